@@ -1,0 +1,57 @@
+# Firn: a thin front of meson.  `make help` lists the targets.
+BUILD ?= build
+PREFIX ?= /usr/local
+MESON ?= meson
+NINJA ?= ninja
+
+all: $(BUILD)/build.ninja
+	@$(NINJA) -C $(BUILD)
+
+help:
+	@echo 'make              build into $(BUILD)/ (BUILD=dir for another place)'
+	@echo 'make demo         freeze and thaw a real redis-server (root)'
+	@echo 'make check        every check and test (root for the live ones); ends with one line of counts'
+	@echo 'make unit         the unit tests alone'
+	@echo 'make bench        the benchmarks (root)'
+	@echo 'make install      into PREFIX=$(PREFIX), below DESTDIR'
+	@echo 'make clang|asan|tsan   another build, in build-clang/, build-asan/, build-tsan/'
+	@echo 'make clean        remove the build folders'
+
+$(BUILD)/build.ninja:
+	@$(MESON) setup $(MESON_ARGS) $(BUILD) .
+
+clang:
+	@CC=clang $(MAKE) --no-print-directory BUILD=build-clang all
+
+asan:
+	@$(MAKE) --no-print-directory BUILD=build-asan \
+		MESON_ARGS='-Db_sanitize=address,undefined -Db_lundef=false' all
+
+tsan:
+	@$(MAKE) --no-print-directory BUILD=build-tsan \
+		MESON_ARGS='-Db_sanitize=thread -Db_lundef=false -Db_pie=false' all
+
+demo: all
+	@BUILD=$(abspath $(BUILD)) tools/demo
+
+unit: all
+	@$(MESON) test -C $(BUILD) --no-rebuild --suite unit --print-errorlogs
+
+check:
+	@BUILD=$(BUILD) tools/check-all
+
+includes:
+	@tools/check-includes
+
+bench: all
+	@BUILD=$(abspath $(BUILD)) bench/run
+
+install: $(BUILD)/build.ninja
+	@$(MESON) configure $(BUILD) -Dprefix=$(PREFIX)
+	@$(NINJA) -C $(BUILD)
+	@$(MESON) install -C $(BUILD) --no-rebuild
+
+clean:
+	rm -rf build build-clang build-asan build-tsan $(BUILD)
+
+.PHONY: all help clang asan tsan demo unit check includes bench install clean
