@@ -1,0 +1,150 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * The agent's Varlink interface, as text.
+ */
+#include "proto/interface.h"
+
+#include <string.h>
+
+#include "base/types.h"
+
+static const struct {
+	const char *name;
+	enum firn_method method;
+} methods[] = {
+	{ FIRN_METHOD_FREEZE, FIRN_CALL_FREEZE },
+	{ FIRN_METHOD_EVICT, FIRN_CALL_EVICT },
+	{ FIRN_METHOD_THAW, FIRN_CALL_THAW },
+	{ FIRN_METHOD_LIST, FIRN_CALL_LIST },
+	{ FIRN_METHOD_SHOW, FIRN_CALL_SHOW },
+	{ FIRN_METHOD_PING, FIRN_CALL_PING },
+	{ FIRN_METHOD_STOP, FIRN_CALL_STOP },
+	{ FIRN_METHOD_GET_INFO, FIRN_CALL_GET_INFO },
+	{ FIRN_METHOD_GET_DESCRIPTION, FIRN_CALL_GET_DESCRIPTION },
+};
+
+enum firn_method firn_method_find(const char *name)
+{
+	for (size_t i = 0; i < ARRAY_SIZE(methods); i++) {
+		if (strcmp(methods[i].name, name) == 0)
+			return methods[i].method;
+	}
+	return FIRN_CALL_UNKNOWN;
+}
+
+static const char agent_description[] =
+"# Freezes and thaws the memory of live processes.\n"
+"interface org.firn.Agent\n"
+"\n"
+"# What is acted upon: one process, or a process with its descendants. Exactly one is given.\n"
+"type Selector (pid: ?int, tree: ?int)\n"
+"\n"
+"# Pages by their state now; total is what the eviction took.\n"
+"type Pages (\n"
+"  total: ?int,\n"
+"  evicted: ?int,\n"
+"  zero: ?int,\n"
+"  filled: ?int,\n"
+"  resident: ?int,\n"
+"  removed: ?int,\n"
+"  lost: ?int\n"
+")\n"
+"\n"
+"type Pack (\n"
+"  path: ?string,\n"
+"  bytes: ?int,\n"
+"  blocks: ?int,\n"
+"  raw: ?int,\n"
+"  duplicates: ?int,\n"
+"  cipher: ?string,\n"
+"  codec: ?string,\n"
+"  generation: ?int\n"
+")\n"
+"\n"
+"type Io (\n"
+"  writeCalls: ?int,\n"
+"  writeBytes: ?int,\n"
+"  readCalls: ?int,\n"
+"  readBytes: ?int,\n"
+"  blocksRead: ?int,\n"
+"  faults: ?int\n"
+")\n"
+"\n"
+"# Private anonymous resident bytes of the target.\n"
+"type Memory (before: ?int, after: ?int)\n"
+"\n"
+"# Milliseconds. run and whole: of a thaw, until the target ran and until all of it was back.\n"
+"type Milliseconds (\n"
+"  plan: ?float,\n"
+"  stop: ?float,\n"
+"  walk: ?float,\n"
+"  gather: ?float,\n"
+"  write: ?float,\n"
+"  arm: ?float,\n"
+"  drop: ?float,\n"
+"  leave: ?float,\n"
+"  total: ?float,\n"
+"  run: ?float,\n"
+"  whole: ?float\n"
+")\n"
+"\n"
+"# code is the exit status that firn(1) documents.\n"
+"type Trouble (code: int, reason: string, message: string)\n"
+"\n"
+"type Target (\n"
+"  id: ?string,\n"
+"  pid: int,\n"
+"  comm: ?string,\n"
+"  state: ?(planned, stopping, frozen, evicted, thawing, resident, wedged),\n"
+"  kind: ?(copied, direct),\n"
+"  since: ?int,\n"
+"  pages: ?Pages,\n"
+"  pack: ?Pack,\n"
+"  io: ?Io,\n"
+"  memory: ?Memory,\n"
+"  ratio: ?float,\n"
+"  ms: ?Milliseconds,\n"
+"  error: ?Trouble\n"
+")\n"
+"\n"
+"type Progress (pid: int, phase: string, done: int, total: int)\n"
+"\n"
+"# Called with more, the first three may send progress before their targets.\n"
+"method Freeze(targets: []Selector, dryRun: ?bool) -> (targets: ?[]Target, progress: ?Progress)\n"
+"method Evict(targets: []Selector, dryRun: ?bool) -> (targets: ?[]Target, progress: ?Progress)\n"
+"method Thaw(targets: ?[]Selector, all: ?bool, dryRun: ?bool) -> (targets: ?[]Target, progress: ?Progress)\n"
+"method List() -> (targets: []Target)\n"
+"method Show(pid: int) -> (targets: []Target)\n"
+"method Ping() -> (pid: int, version: string, keeper: ?int)\n"
+"\n"
+"# Thaws everything; then the agent ends.\n"
+"method Stop() -> ()\n"
+"\n"
+"error Failed (code: int, reason: string, message: string)\n";
+
+static const char service_description[] =
+"# What every Varlink service offers.\n"
+"interface org.varlink.service\n"
+"\n"
+"method GetInfo() -> (\n"
+"  vendor: string,\n"
+"  product: string,\n"
+"  version: string,\n"
+"  url: string,\n"
+"  interfaces: []string\n"
+")\n"
+"method GetInterfaceDescription(interface: string) -> (description: string)\n"
+"\n"
+"error InterfaceNotFound (interface: string)\n"
+"error MethodNotFound (method: string)\n"
+"error MethodNotImplemented (method: string)\n"
+"error InvalidParameter (parameter: string)\n";
+
+const char *firn_interface_description(const char *interface)
+{
+	if (strcmp(interface, FIRN_INTERFACE) == 0)
+		return agent_description;
+	if (strcmp(interface, FIRN_INTERFACE_SERVICE) == 0)
+		return service_description;
+	return NULL;
+}

@@ -1,0 +1,49 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * The names of the agent's Varlink interface, and its description.  Text only.
+ */
+#ifndef FIRN_PROTO_INTERFACE_H
+#define FIRN_PROTO_INTERFACE_H
+
+#define FIRN_INTERFACE "org.firn.Agent"
+#define FIRN_INTERFACE_SERVICE "org.varlink.service"
+
+#define FIRN_METHOD_FREEZE "org.firn.Agent.Freeze"
+#define FIRN_METHOD_EVICT "org.firn.Agent.Evict"
+#define FIRN_METHOD_THAW "org.firn.Agent.Thaw"
+#define FIRN_METHOD_LIST "org.firn.Agent.List"
+#define FIRN_METHOD_SHOW "org.firn.Agent.Show"
+#define FIRN_METHOD_PING "org.firn.Agent.Ping"
+#define FIRN_METHOD_STOP "org.firn.Agent.Stop"
+#define FIRN_METHOD_GET_INFO "org.varlink.service.GetInfo"
+#define FIRN_METHOD_GET_DESCRIPTION "org.varlink.service.GetInterfaceDescription"
+
+/* Parameters: code, reason, message. */
+#define FIRN_ERROR_FAILED "org.firn.Agent.Failed"
+/* Parameters: interface; method; method; parameter. */
+#define FIRN_ERROR_INTERFACE_NOT_FOUND "org.varlink.service.InterfaceNotFound"
+#define FIRN_ERROR_METHOD_NOT_FOUND "org.varlink.service.MethodNotFound"
+#define FIRN_ERROR_METHOD_NOT_IMPLEMENTED "org.varlink.service.MethodNotImplemented"
+#define FIRN_ERROR_INVALID_PARAMETER "org.varlink.service.InvalidParameter"
+
+/* The number order of enum firn_method is that of no wire: it is for a switch. */
+enum firn_method {
+	FIRN_CALL_UNKNOWN,
+	FIRN_CALL_FREEZE,
+	FIRN_CALL_EVICT,
+	FIRN_CALL_THAW,
+	FIRN_CALL_LIST,
+	FIRN_CALL_SHOW,
+	FIRN_CALL_PING,
+	FIRN_CALL_STOP,
+	FIRN_CALL_GET_INFO,
+	FIRN_CALL_GET_DESCRIPTION,
+};
+
+/* The method of that full name, FIRN_CALL_UNKNOWN where there is none.  Any thread. */
+enum firn_method firn_method_find(const char *name);
+
+/* The description of an interface in Varlink's language, or NULL where @interface is none of ours.  Static. */
+const char *firn_interface_description(const char *interface);
+
+#endif
