@@ -43,7 +43,8 @@ enum firn_method {
 /* The method of that full name, FIRN_CALL_UNKNOWN where there is none.  Any thread. */
 enum firn_method firn_method_find(const char *name);
 
-/* The description of an interface in Varlink's language, or NULL where @interface is none of ours.  Static. */
+/* The description of an interface in Varlink's language, or NULL where @interface is none of ours.
+ * Static. */
 const char *firn_interface_description(const char *interface);
 
 #endif

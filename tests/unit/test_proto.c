@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Framing: whatever way the bytes come in, the same messages come out, and never more than the limit.
+ * Framing: whatever way the bytes come in, the same messages come out, and never more than the
+ * limit.
  */
 #include <setjmp.h>
 #include <stdarg.h>
@@ -150,7 +151,8 @@ static void test_random(void **state)
 	srand(seed);
 	for (int round = 0; round < 2000; round++) {
 		char stream[512], buf[64];
-		size_t size = 1 + (size_t)rand() % sizeof(buf), length = (size_t)rand() % sizeof(stream);
+		size_t size = 1 + (size_t)rand() % sizeof(buf),
+		       length = (size_t)rand() % sizeof(stream);
 		size_t sent = 0, model = 0;
 		struct firn_frame_in f;
 		int outcome = 0;
@@ -191,9 +193,9 @@ static void test_random(void **state)
 static void test_names(void **state)
 {
 	static const char *const methods[] = {
-		FIRN_METHOD_FREEZE, FIRN_METHOD_EVICT, FIRN_METHOD_THAW, FIRN_METHOD_LIST,
-		FIRN_METHOD_SHOW, FIRN_METHOD_PING, FIRN_METHOD_STOP, FIRN_METHOD_GET_INFO,
-		FIRN_METHOD_GET_DESCRIPTION,
+		FIRN_METHOD_FREEZE, FIRN_METHOD_EVICT,    FIRN_METHOD_THAW,
+		FIRN_METHOD_LIST,   FIRN_METHOD_SHOW,     FIRN_METHOD_PING,
+		FIRN_METHOD_STOP,   FIRN_METHOD_GET_INFO, FIRN_METHOD_GET_DESCRIPTION,
 	};
 
 	(void)state;
@@ -218,12 +220,9 @@ static void test_names(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_pieces),
-		cmocka_unit_test(test_limit),
-		cmocka_unit_test(test_empty_message),
-		cmocka_unit_test(test_out),
-		cmocka_unit_test(test_random),
-		cmocka_unit_test(test_names),
+		cmocka_unit_test(test_pieces),        cmocka_unit_test(test_limit),
+		cmocka_unit_test(test_empty_message), cmocka_unit_test(test_out),
+		cmocka_unit_test(test_random),        cmocka_unit_test(test_names),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

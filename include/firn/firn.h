@@ -1,0 +1,198 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * libfirn: freeze and thaw the memory of live processes, by way of the agent firnd.
+ *
+ *	struct firn_client *client;
+ *	struct firn_result *result;
+ *	struct firn_error error;
+ *	struct firn_selector target = { FIRN_SELECT_PID, 1234 };
+ *
+ *	if (firn_connect(&client, FIRN_CONNECT_START, &error) ||
+ *	    firn_freeze(client, &target, 1, 0, &result, &error))
+ *		errx(error.code, "%s", error.message);
+ *	printf("%s\n", firn_result_json(result));
+ *	firn_result_free(result);
+ *	firn_close(client);
+ *
+ * Every call waits for the agent's answer, and ends with FIRN_NO_AGENT when the agent dies
+ *meanwhile.  A client belongs to one thread at a time; several clients may be used by several
+ *threads.  Functions that return int return FIRN_OK, or another enum firn_code that also stands in
+ *@error with a line of text; @error may be NULL everywhere.  After a failure, what would have been
+ *returned is NULL.
+ */
+#ifndef FIRN_FIRN_H
+#define FIRN_FIRN_H
+
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/types.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+#define FIRN_API __attribute__((visibility("default")))
+
+/* What came of a call; the same numbers are the exit codes of firn(1). */
+enum firn_code {
+	FIRN_OK = 0,
+	FIRN_FAILED = 1,    /* failed; the target is whole */
+	FIRN_USAGE = 2,     /* the call makes no sense */
+	FIRN_NOT_FOUND = 3, /* no such target */
+	FIRN_REFUSED = 4,   /* the target cannot, or must not, be frozen */
+	FIRN_NOT_PERMITTED = 5,
+	FIRN_NO_AGENT = 6,     /* none runs, or it went away */
+	FIRN_STORE = 7,        /* full, missing, not writable, or a pack is damaged */
+	FIRN_KERNEL = 8,       /* the kernel lacks something */
+	FIRN_LOST = 9,         /* pages are lost, or the target is wedged */
+	FIRN_SOME_FAILED = 10, /* of several targets, at least one */
+};
+
+struct firn_error {
+	int code;          /* enum firn_code */
+	char reason[32];   /* a short stable word: "no-agent", "traced", ... */
+	char message[512]; /* one line: what is wrong, and what to do */
+};
+
+enum firn_select {
+	FIRN_SELECT_PID,  /* one process */
+	FIRN_SELECT_TREE, /* a process and its descendants */
+};
+
+struct firn_selector {
+	enum firn_select what;
+	pid_t pid;
+};
+
+/* A number that the agent did not tell is FIRN_UNKNOWN, a string NULL, a time or a ratio
+ * negative. */
+#define FIRN_UNKNOWN (-1)
+
+/* One target in a result.  The library makes it and may add members at its end. */
+struct firn_target {
+	const char *id; /* "PID-STARTTIME" */
+	pid_t pid;
+	const char *comm;  /* its name as the target itself chose it: escape before printing */
+	const char *state; /* planned stopping frozen evicted thawing resident wedged */
+	const char *kind;  /* of the pack: copied direct */
+	int64_t since_ms;  /* when it entered the state, Unix time in ms */
+	/* Pages by their state now; total is what the eviction took. */
+	struct {
+		int64_t total, evicted, zero, filled, resident, removed, lost;
+	} pages;
+	struct {
+		const char *path, *cipher, *codec;
+		int64_t bytes, blocks, raw, duplicates, generation;
+	} pack;
+	struct {
+		int64_t write_calls, write_bytes, read_calls, read_bytes, blocks_read, faults;
+	} io;
+	/* The target's resident private anonymous memory, bytes. */
+	struct {
+		int64_t before, after;
+	} memory;
+	double ratio; /* evicted bytes / stored bytes */
+	/* run, whole: of a thaw, until the target ran, and until all of it was back. */
+	struct {
+		double plan, stop, walk, gather, write, arm, drop, leave, total, run, whole;
+	} ms;
+	/* What went wrong with this target; code is FIRN_OK where nothing did. */
+	struct {
+		int code;
+		const char *reason, *message;
+	} error;
+};
+
+/* How far a call is. */
+struct firn_progress {
+	double elapsed_ms;   /* since the call was sent */
+	pid_t pid;           /* the target it is at; 0: not known */
+	const char *phase;   /* "gather", ...; NULL: not known */
+	int64_t done, total; /* of the phase; total 0: not known */
+};
+
+struct firn_client;
+struct firn_result;
+
+/* The library's version, "0.1.0". */
+FIRN_API const char *firn_version(void);
+
+/*
+ * Where firnd is: beside the running program, in ../sbin or ../libexec/firn from there, or in
+ * $PATH.  FIRN_OK; FIRN_NO_AGENT where there is none or its path does not fit.
+ */
+FIRN_API int firn_find_agent(char *path, size_t size, struct firn_error *error);
+
+/* For firn_connect(): start an agent where none runs.  Needs root, and no thread that reaps every
+ * child. */
+#define FIRN_CONNECT_START 1u
+
+/*
+ * Connect to the agent of $FIRN_RUNTIME_DIR (default /run/firn).  FIRN_NO_AGENT: reason "no-agent"
+ * where none runs, "agent-died" where one died and targets may wait for the next, "no-firnd" where
+ * one was to be started and is not installed; else the code that firnd itself gave.
+ */
+FIRN_API int firn_connect(struct firn_client **ret, unsigned int flags, struct firn_error *error);
+
+/* Disconnect; NULL is fine.  What the agent was asked to do goes on.  Results stay valid. */
+FIRN_API void firn_close(struct firn_client *client);
+
+/* The PID of the agent at the other end. */
+FIRN_API pid_t firn_agent_pid(const struct firn_client *client);
+
+/* Call @fn(@arg, ...) about every 100 ms while a call waits, and when the agent reports progress;
+ * NULL ends it.  @fn must not use the client. */
+FIRN_API void firn_on_progress(struct firn_client *client,
+			       void (*fn)(void *arg, const struct firn_progress *progress),
+			       void *arg);
+
+#define FIRN_DRY_RUN 1u /* say what would happen, change nothing */
+#define FIRN_ALL 2u     /* thaw: every target; then no selector is given */
+
+/*
+ * Freeze: stop the targets and write their memory to the store.  Evict: the same, but they may run
+ * on, and page in what they touch.  Thaw: bring all memory back and let them run.
+ *
+ * FIRN_OK means that the agent answered for each target; each may still have failed: see
+ * firn_result_code().  The caller frees *@ret.
+ */
+FIRN_API int firn_freeze(struct firn_client *client, const struct firn_selector *targets,
+			 size_t count, unsigned int flags, struct firn_result **ret,
+			 struct firn_error *error);
+FIRN_API int firn_evict(struct firn_client *client, const struct firn_selector *targets,
+			size_t count, unsigned int flags, struct firn_result **ret,
+			struct firn_error *error);
+FIRN_API int firn_thaw(struct firn_client *client, const struct firn_selector *targets,
+		       size_t count, unsigned int flags, struct firn_result **ret,
+		       struct firn_error *error);
+
+/* All targets the agent holds; one of them (FIRN_NOT_FOUND where it does not hold it).  The caller
+ * frees *@ret. */
+FIRN_API int firn_list(struct firn_client *client, struct firn_result **ret,
+		       struct firn_error *error);
+FIRN_API int firn_show(struct firn_client *client, pid_t pid, struct firn_result **ret,
+		       struct firn_error *error);
+
+/* Thaw everything, then the agent ends. */
+FIRN_API int firn_stop(struct firn_client *client, struct firn_error *error);
+
+/* How many targets a result has; the @i-th of them, NULL beyond the last.  They live as long as the
+ * result. */
+FIRN_API size_t firn_result_count(const struct firn_result *result);
+FIRN_API const struct firn_target *firn_result_target(const struct firn_result *result, size_t i);
+
+/* FIRN_OK where no target failed; the code of the failure where there is one target,
+ * FIRN_SOME_FAILED where there are several. */
+FIRN_API int firn_result_code(const struct firn_result *result);
+
+/* The agent's answer as JSON text on one line, {"targets":[...]}; lives as long as the result. */
+FIRN_API const char *firn_result_json(const struct firn_result *result);
+
+/* NULL is fine. */
+FIRN_API void firn_result_free(struct firn_result *result);
+
+#ifdef __cplusplus
+}
+#endif
+
+#endif

@@ -1,0 +1,319 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * The verbs, and the agent's answers as structs.
+ */
+#include <stdlib.h>
+#include <string.h>
+
+#include "client/client.h"
+#include "proto/interface.h"
+
+/* The strings of a target point into the JSON. */
+struct firn_result {
+	struct json_object *json;
+	char *text;
+	size_t count;
+	struct firn_target targets[];
+};
+
+static struct json_object *member(struct json_object *o, const char *key, enum json_type type)
+{
+	struct json_object *v;
+
+	if (!o || !json_object_object_get_ex(o, key, &v) || !json_object_is_type(v, type))
+		return NULL;
+	return v;
+}
+
+static const char *get_string(struct json_object *o, const char *key)
+{
+	struct json_object *v = member(o, key, json_type_string);
+
+	return v ? json_object_get_string(v) : NULL;
+}
+
+static int64_t get_number(struct json_object *o, const char *key)
+{
+	struct json_object *v = member(o, key, json_type_int);
+
+	if (v)
+		return json_object_get_int64(v);
+	return FIRN_UNKNOWN;
+}
+
+static double get_real(struct json_object *o, const char *key)
+{
+	struct json_object *v = member(o, key, json_type_double);
+
+	if (!v)
+		v = member(o, key, json_type_int);
+	return v ? json_object_get_double(v) : FIRN_UNKNOWN;
+}
+
+static void fill(struct firn_target *t, struct json_object *o)
+{
+	struct json_object *pages = member(o, "pages", json_type_object);
+	struct json_object *pack = member(o, "pack", json_type_object);
+	struct json_object *io = member(o, "io", json_type_object);
+	struct json_object *memory = member(o, "memory", json_type_object);
+	struct json_object *ms = member(o, "ms", json_type_object);
+	struct json_object *error = member(o, "error", json_type_object);
+	int64_t code;
+
+	t->id = get_string(o, "id");
+	t->pid = (pid_t)get_number(o, "pid");
+	t->comm = get_string(o, "comm");
+	t->state = get_string(o, "state");
+	t->kind = get_string(o, "kind");
+	t->since_ms = get_number(o, "since");
+
+	t->pages.total = get_number(pages, "total");
+	t->pages.evicted = get_number(pages, "evicted");
+	t->pages.zero = get_number(pages, "zero");
+	t->pages.filled = get_number(pages, "filled");
+	t->pages.resident = get_number(pages, "resident");
+	t->pages.removed = get_number(pages, "removed");
+	t->pages.lost = get_number(pages, "lost");
+
+	t->pack.path = get_string(pack, "path");
+	t->pack.cipher = get_string(pack, "cipher");
+	t->pack.codec = get_string(pack, "codec");
+	t->pack.bytes = get_number(pack, "bytes");
+	t->pack.blocks = get_number(pack, "blocks");
+	t->pack.raw = get_number(pack, "raw");
+	t->pack.duplicates = get_number(pack, "duplicates");
+	t->pack.generation = get_number(pack, "generation");
+
+	t->io.write_calls = get_number(io, "writeCalls");
+	t->io.write_bytes = get_number(io, "writeBytes");
+	t->io.read_calls = get_number(io, "readCalls");
+	t->io.read_bytes = get_number(io, "readBytes");
+	t->io.blocks_read = get_number(io, "blocksRead");
+	t->io.faults = get_number(io, "faults");
+
+	t->memory.before = get_number(memory, "before");
+	t->memory.after = get_number(memory, "after");
+	t->ratio = get_real(o, "ratio");
+
+	t->ms.plan = get_real(ms, "plan");
+	t->ms.stop = get_real(ms, "stop");
+	t->ms.walk = get_real(ms, "walk");
+	t->ms.gather = get_real(ms, "gather");
+	t->ms.write = get_real(ms, "write");
+	t->ms.arm = get_real(ms, "arm");
+	t->ms.drop = get_real(ms, "drop");
+	t->ms.leave = get_real(ms, "leave");
+	t->ms.total = get_real(ms, "total");
+	t->ms.run = get_real(ms, "run");
+	t->ms.whole = get_real(ms, "whole");
+
+	if (error) {
+		code = get_number(error, "code");
+		t->error.code =
+			code > FIRN_OK && code <= FIRN_SOME_FAILED ? (int)code : FIRN_FAILED;
+		t->error.reason = get_string(error, "reason");
+		t->error.message = get_string(error, "message");
+	}
+}
+
+int firn_client_result(struct json_object *parameters, struct firn_result **ret,
+		       struct firn_error *e)
+{
+	struct json_object *targets = member(parameters, "targets", json_type_array);
+	size_t count = targets ? json_object_array_length(targets) : 0;
+	struct firn_result *result;
+	const char *text;
+
+	result = calloc(1, sizeof(*result) + count * sizeof(result->targets[0]));
+	text = json_object_to_json_string_ext(parameters, JSON_C_TO_STRING_PLAIN |
+								  JSON_C_TO_STRING_NOSLASHESCAPE);
+	if (result && text)
+		result->text = strdup(text);
+	if (!result || !result->text) {
+		free(result);
+		json_object_put(parameters);
+		return firn_client_fail_memory(e);
+	}
+	result->json = parameters;
+	for (size_t i = 0; i < count; i++) {
+		struct json_object *o = json_object_array_get_idx(targets, i);
+
+		if (json_object_is_type(o, json_type_object) && get_number(o, "pid") > 0)
+			fill(&result->targets[result->count++], o);
+	}
+	if (!targets || result->count != count) {
+		firn_result_free(result);
+		return firn_client_fail(
+			e, FIRN_FAILED, "bad-reply",
+			"the agent's answer names no targets: use firn and firnd of one version");
+	}
+	*ret = result;
+	return FIRN_OK;
+}
+
+static int call(struct firn_client *c, const char *method, struct json_object *parameters,
+		struct firn_result **ret, struct firn_error *e)
+{
+	struct json_object *answer;
+	int r;
+
+	*ret = NULL;
+	r = firn_client_call(c, method, parameters, &answer, e);
+	return r == FIRN_OK ? firn_client_result(answer, ret, e) : r;
+}
+
+/* Add @value, taken over, under @key.  False where memory lacks, as where @value is NULL for that.
+ */
+static bool add(struct json_object *o, const char *key, struct json_object *value)
+{
+	if (value && json_object_object_add(o, key, value) == 0)
+		return true;
+	json_object_put(value);
+	return false;
+}
+
+static struct json_object *selector(const struct firn_selector *s)
+{
+	struct json_object *o = json_object_new_object();
+
+	if (!o ||
+	    add(o, s->what == FIRN_SELECT_TREE ? "tree" : "pid", json_object_new_int64(s->pid)))
+		return o;
+	json_object_put(o);
+	return NULL;
+}
+
+static struct json_object *selectors(const struct firn_selector *targets, size_t count)
+{
+	struct json_object *array = json_object_new_array();
+
+	for (size_t i = 0; array && i < count; i++) {
+		struct json_object *o = selector(&targets[i]);
+
+		if (!o || json_object_array_add(array, o) != 0) {
+			json_object_put(o);
+			json_object_put(array);
+			array = NULL;
+		}
+	}
+	return array;
+}
+
+static int change(struct firn_client *c, const char *method, const struct firn_selector *targets,
+		  size_t count, unsigned int flags, unsigned int allowed, struct firn_result **ret,
+		  struct firn_error *e)
+{
+	struct json_object *parameters;
+	bool whole = flags & FIRN_ALL, built;
+
+	*ret = NULL;
+	if (flags & ~allowed || (whole ? count != 0 : count == 0))
+		return firn_client_fail(e, FIRN_USAGE, "usage",
+					"no target, or a flag that does not fit");
+	for (size_t i = 0; i < count; i++) {
+		if (targets[i].pid <= 0 ||
+		    (targets[i].what != FIRN_SELECT_PID && targets[i].what != FIRN_SELECT_TREE))
+			return firn_client_fail(e, FIRN_USAGE, "usage",
+						"selector %zu is no process", i);
+	}
+	parameters = json_object_new_object();
+	built = parameters &&
+		(whole ? add(parameters, "all", json_object_new_boolean(1))
+		       : add(parameters, "targets", selectors(targets, count))) &&
+		(!(flags & FIRN_DRY_RUN) || add(parameters, "dryRun", json_object_new_boolean(1)));
+	if (!built) {
+		json_object_put(parameters);
+		return firn_client_fail_memory(e);
+	}
+	return call(c, method, parameters, ret, e);
+}
+
+FIRN_API int firn_freeze(struct firn_client *client, const struct firn_selector *targets,
+			 size_t count, unsigned int flags, struct firn_result **ret,
+			 struct firn_error *error)
+{
+	return change(client, FIRN_METHOD_FREEZE, targets, count, flags, FIRN_DRY_RUN, ret, error);
+}
+
+FIRN_API int firn_evict(struct firn_client *client, const struct firn_selector *targets,
+			size_t count, unsigned int flags, struct firn_result **ret,
+			struct firn_error *error)
+{
+	return change(client, FIRN_METHOD_EVICT, targets, count, flags, FIRN_DRY_RUN, ret, error);
+}
+
+FIRN_API int firn_thaw(struct firn_client *client, const struct firn_selector *targets,
+		       size_t count, unsigned int flags, struct firn_result **ret,
+		       struct firn_error *error)
+{
+	return change(client, FIRN_METHOD_THAW, targets, count, flags, FIRN_DRY_RUN | FIRN_ALL, ret,
+		      error);
+}
+
+FIRN_API int firn_list(struct firn_client *client, struct firn_result **ret,
+		       struct firn_error *error)
+{
+	return call(client, FIRN_METHOD_LIST, NULL, ret, error);
+}
+
+FIRN_API int firn_show(struct firn_client *client, pid_t pid, struct firn_result **ret,
+		       struct firn_error *error)
+{
+	struct json_object *parameters = json_object_new_object();
+
+	*ret = NULL;
+	if (!parameters || !add(parameters, "pid", json_object_new_int64(pid))) {
+		json_object_put(parameters);
+		return firn_client_fail_memory(error);
+	}
+	return call(client, FIRN_METHOD_SHOW, parameters, ret, error);
+}
+
+FIRN_API int firn_stop(struct firn_client *client, struct firn_error *error)
+{
+	struct json_object *answer;
+	int r = firn_client_call(client, FIRN_METHOD_STOP, NULL, &answer, error);
+
+	if (r == FIRN_OK)
+		json_object_put(answer);
+	return r;
+}
+
+FIRN_API const char *firn_version(void)
+{
+	return FIRN_VERSION;
+}
+
+FIRN_API size_t firn_result_count(const struct firn_result *result)
+{
+	return result->count;
+}
+
+FIRN_API const struct firn_target *firn_result_target(const struct firn_result *result, size_t i)
+{
+	return i < result->count ? &result->targets[i] : NULL;
+}
+
+FIRN_API int firn_result_code(const struct firn_result *result)
+{
+	for (size_t i = 0; i < result->count; i++) {
+		if (result->targets[i].error.code != FIRN_OK)
+			return result->count == 1 ? result->targets[i].error.code
+						  : FIRN_SOME_FAILED;
+	}
+	return FIRN_OK;
+}
+
+FIRN_API const char *firn_result_json(const struct firn_result *result)
+{
+	return result->text;
+}
+
+FIRN_API void firn_result_free(struct firn_result *result)
+{
+	if (!result)
+		return;
+	json_object_put(result->json);
+	free(result->text);
+	free(result);
+}
