@@ -346,11 +346,18 @@ static void emit_watched(struct edit *e, uint64_t start, uint64_t end)
 	}
 }
 
-/* Copy the runs of @from that lie outside @cut, and with @only_missing only those still needed. */
-static void copy_runs(struct edit *e, const struct firn_link_table *from, struct firn_span cut, bool only_missing)
+/* Copy the runs of @from that lie outside both @cut and @cut2; with @only_missing, those still needed. */
+static void copy_runs(struct edit *e, const struct firn_link_table *from, struct firn_span cut,
+		      struct firn_span cut2, bool only_missing)
 {
 	const struct firn_run *r = runs_of(e->l, from);
 
+	if (cut2.start < cut.start) {
+		struct firn_span swap = cut;
+
+		cut = cut2;
+		cut2 = swap;
+	}
 	for (uint32_t n = 0; n < from->nruns; n++) {
 		struct firn_run piece;
 
@@ -358,12 +365,14 @@ static void copy_runs(struct edit *e, const struct firn_link_table *from, struct
 			continue;
 		if (clip(e->l, &r[n], 0, cut.start, 0, &piece))
 			emit_run(e, &piece);
-		if (clip(e->l, &r[n], cut.end, UINT64_MAX, 0, &piece))
+		if (clip(e->l, &r[n], cut.end, cut2.start, 0, &piece))
+			emit_run(e, &piece);
+		if (clip(e->l, &r[n], cut2.end, UINT64_MAX, 0, &piece))
 			emit_run(e, &piece);
 	}
 }
 
-/* Insert after the fact: runs [@at_end - n ..] were appended out of order; put them in their place. */
+/* Runs from @tail on were appended out of order: put them in their place. */
 static void sort_tail(struct edit *e, uint32_t tail)
 {
 	struct firn_run *r = runs_of(e->l, e->to);
@@ -458,7 +467,7 @@ int firn_link_unmapped(struct firn_link *l, uint64_t seq, struct firn_span span)
 	for (int tight = 0; tight < 2; tight++) {
 		struct edit e = begin(l);
 
-		copy_runs(&e, from, span, tight);
+		copy_runs(&e, from, span, nothing, tight);
 		copy_watched(&e, from, span, no_span);
 		if (!e.full) {
 			commit(&e, seq + 1);
@@ -478,24 +487,11 @@ int firn_link_moved(struct firn_link *l, uint64_t seq, uint64_t from, uint64_t t
 	for (int tight = 0; tight < 2; tight++) {
 		struct edit e = begin(l);
 		const struct firn_run *r = runs_of(l, t);
-		uint32_t kept, tail;
+		uint32_t tail;
 
-		/* What stays: neither in the source nor under the target. */
-		copy_runs(&e, t, source, tight);
-		for (kept = 0, tail = 0; tail < e.to->nruns; tail++) {
-			struct firn_run *k = runs_of(l, e.to), piece, whole = k[tail];
-
-			if (clip(l, &whole, target.start, target.end, 0, &piece)) {
-				/* An unmap that is not reported yet: its pages are gone.  Cut them out. */
-				if (clip(l, &whole, 0, target.start, 0, &piece))
-					k[kept++] = piece;
-				else if (clip(l, &whole, target.end, UINT64_MAX, 0, &piece))
-					k[kept++] = piece;
-				continue;
-			}
-			k[kept++] = whole;
-		}
-		e.to->nruns = kept;
+		/* What still lies under the target belongs to an unmap that is not reported yet. */
+		copy_runs(&e, t, source, target, tight);
+		tail = e.to->nruns;
 		for (uint32_t n = 0; n < t->nruns; n++) {
 			struct firn_run piece;
 
@@ -503,7 +499,7 @@ int firn_link_moved(struct firn_link *l, uint64_t seq, uint64_t from, uint64_t t
 				emit_run(&e, &piece);
 		}
 		if (!e.full)
-			sort_tail(&e, kept);
+			sort_tail(&e, tail);
 		copy_watched(&e, t, nothing, target);
 		if (!e.full) {
 			commit(&e, seq + 1);
@@ -518,7 +514,7 @@ int firn_link_grown(struct firn_link *l, struct firn_span span)
 	const struct firn_link_table *from = active(l);
 	struct edit e = begin(l);
 
-	copy_runs(&e, from, nothing, false);
+	copy_runs(&e, from, nothing, nothing, false);
 	copy_watched(&e, from, nothing, span);
 	if (e.full)
 		return -ENOSPC;

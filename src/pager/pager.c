@@ -1,0 +1,446 @@
+/* SPDX-License-Identifier: MIT */
+#include "pager/pager.h"
+
+#include <errno.h>
+#include <limits.h>
+#include <pthread.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/epoll.h>
+#include <sys/eventfd.h>
+#include <unistd.h>
+
+#include "base/log.h"
+#include "sys/sys.h"
+
+#define MAX_TARGETS 4096u
+#define FAULT_STAGING (256u << 10)
+#define WORK_MAX (4 * FIRN_RING_SLOTS)
+#define AGAIN_PAUSE_NS 20000u
+#define AGAIN_GIVE_UP_NS (30ull * 1000000000u)
+#define THREAD_STACK (256u << 10)
+
+struct slot {
+	struct firn_armed *armed;
+	uint32_t users;
+	uint32_t generation;
+};
+
+struct worker {
+	struct firn_pager *pager;
+	pthread_t thread;
+	struct firn_block_reader reader;
+	void *page;                     /* to build a filled page in */
+	uint64_t work[WORK_MAX];        /* addresses still to be served */
+	uint32_t nwork;
+};
+
+struct firn_pager {
+	int epoll;
+	int quit;
+	const struct firn_pager_ops *ops;
+	pthread_mutex_t lock;           /* slots; held for a few instructions only */
+	pthread_cond_t idle;
+	struct slot slots[MAX_TARGETS];
+	struct worker workers[FIRN_PAGER_THREADS];
+};
+
+static const struct {
+	uint8_t event;
+	enum firn_point point;
+} event_points[] = {
+	{ UFFD_EVENT_PAGEFAULT, FIRN_POINT_EV_FAULT }, { UFFD_EVENT_REMOVE, FIRN_POINT_EV_REMOVE },
+	{ UFFD_EVENT_REMAP, FIRN_POINT_EV_REMAP },     { UFFD_EVENT_UNMAP, FIRN_POINT_EV_UNMAP },
+	{ UFFD_EVENT_FORK, FIRN_POINT_EV_FORK },
+};
+
+/* One layout event, by its sequence number.  Layout lock held exclusively. */
+static void apply(struct firn_pager *p, struct firn_armed *a, const struct uffd_msg *m, uint64_t seq)
+{
+	struct firn_span span = { m->arg.remove.start, m->arg.remove.end };
+	int err = 0;
+
+	switch (m->event) {
+	case UFFD_EVENT_REMOVE:
+		if (!firn_armed_is_own_drop(a, span))
+			firn_link_removed(&a->link, span);
+		break;
+	case UFFD_EVENT_UNMAP:
+		err = firn_link_unmapped(&a->link, seq, span);
+		break;
+	case UFFD_EVENT_REMAP:
+		err = firn_link_moved(&a->link, seq, m->arg.remap.from, m->arg.remap.to, m->arg.remap.len);
+		break;
+	case UFFD_EVENT_FORK:
+		err = p->ops->forked(a, (int)m->arg.fork.ufd, seq);
+		break;
+	default:
+		return;
+	}
+	if (err)
+		firn_log("process %d: event %#x could not be followed: %s; what it moved waits for its pages", a->pid,
+			 m->event, strerror(-err));
+}
+
+/*
+ * Read what the kernel has for us, all of it, and apply the layout events: before any fault of the same
+ * batch is served.  Faults are added to @w's work.  Layout lock held exclusively.
+ */
+static void drain(struct worker *w, struct firn_armed *a)
+{
+	struct firn_ring *r = &a->m->ring;
+
+	for (;;) {
+		uint32_t room = WORK_MAX - w->nwork, n;
+		long got;
+
+		if (!room)
+			return;
+		got = firn_sys.read(a->uffd, r->slots,
+				    firn_min_u64(room, FIRN_RING_SLOTS) * sizeof(r->slots[0]));
+		if (got <= 0)
+			return;
+		n = (uint32_t)got / (uint32_t)sizeof(r->slots[0]);
+		if (firn_sys.point)
+			for (uint32_t k = 0; k < n; k++)
+				for (size_t e = 0; e < ARRAY_SIZE(event_points); e++)
+					if (event_points[e].event == r->slots[k].event)
+						firn_point(event_points[e].point);
+		for (uint32_t k = 0; k < n; k++) {
+			const struct uffd_msg *m = &r->slots[k];
+
+			if (m->event == UFFD_EVENT_PAGEFAULT) {
+				w->work[w->nwork++] = firn_align_down(m->arg.pagefault.address, a->link.page_size);
+				continue;
+			}
+			apply(w->pager, a, m, r->base + k);
+			firn_ring_applied(r, k);
+			firn_point(FIRN_POINT_EV_APPLIED);
+		}
+		firn_ring_empty(r, n);
+	}
+}
+
+static void drain_locked(struct worker *w, struct firn_armed *a)
+{
+	pthread_rwlock_wrlock(&a->layout);
+	drain(w, a);
+	pthread_rwlock_unlock(&a->layout);
+}
+
+/* Put back the faulting page, then what else of its block is missing around it. */
+static enum firn_installed install_around(struct firn_armed *a, const struct firn_run *run, uint32_t index,
+					  uint32_t block, const void *raw)
+{
+	uint32_t window = FIRN_BLOCK_PAGES - 1, first, last, step;
+	enum firn_installed r;
+
+	r = firn_armed_install(a, run, index, FIRN_BLOCK_PAGES, block, raw, &step);
+	if (r != FIRN_INSTALLED)
+		return r;
+	first = index - run->first < window ? run->first : index - window;
+	last = (uint32_t)firn_min_u64((uint64_t)index + FIRN_BLOCK_PAGES, run->first + run->npages);
+	for (uint32_t i = first; i < last; i += step) {
+		/* The neighbours are a courtesy: what cannot be had now comes when it is asked for. */
+		if (firn_armed_install(a, run, i, last - i, block, raw, &step) != FIRN_INSTALLED)
+			break;
+	}
+	return FIRN_INSTALLED;
+}
+
+static void lose(struct firn_armed *a, uint64_t address, const char *why)
+{
+	int err = firn_armed_poison(a, address, 1);
+
+	firn_log("process %d: page %#llx of pack %llu cannot be read back (%s): %s", a->pid,
+		 (unsigned long long)address, a->pack ? (unsigned long long)a->pack->m->generation : 0, why,
+		 err ? "it is held back, whoever touches it waits" : "it is poisoned, whoever touches it gets SIGBUS");
+}
+
+/* One attempt at one fault. */
+static enum firn_installed serve_once(struct worker *w, struct firn_armed *a, uint64_t address)
+{
+	struct firn_span page = { address, address + a->link.page_size }, grown;
+	enum firn_installed r;
+	struct firn_run run;
+	uint32_t index, link, block;
+	int err;
+
+	pthread_rwlock_rdlock(&a->layout);
+	switch (firn_link_find(&a->link, address, &run, &index)) {
+	case FIRN_FOUND_HOLE:
+		r = firn_armed_install_zero(a, page);
+		goto out;
+	case FIRN_FOUND_NOTHING:
+		pthread_rwlock_unlock(&a->layout);
+		pthread_rwlock_wrlock(&a->layout);
+		drain(w, a);
+		if (firn_link_find(&a->link, address, &run, &index) != FIRN_FOUND_NOTHING) {
+			r = FIRN_INSTALL_AGAIN;
+		} else if (w->pager->ops->grown(a, address, &grown) && !firn_link_grown(&a->link, grown)) {
+			r = FIRN_INSTALL_AGAIN;
+		} else {
+			lose(a, address, "no link leads there");
+			r = FIRN_INSTALLED;
+		}
+		goto out;
+	case FIRN_FOUND_LINK:
+		break;
+	}
+	firn_point(FIRN_POINT_FAULT_FOUND);
+	link = firn_link_get(&a->link, index);
+	switch (firn_link_state(link)) {
+	case FIRN_PAGE_HOLE:
+	case FIRN_PAGE_REMOVED:
+		r = firn_armed_install_zero(a, page);
+		goto out;
+	case FIRN_PAGE_ZERO:
+		r = firn_armed_install_zero(a, page);
+		if (r == FIRN_INSTALLED)
+			firn_link_move(&a->link, index, link, firn_link_make(FIRN_PAGE_RESIDENT, 0));
+		goto out;
+	case FIRN_PAGE_FILL:
+		r = firn_armed_install_fill(a, &run, index, w->page);
+		goto out;
+	case FIRN_PAGE_RESIDENT: {
+		struct uffdio_range range = { address, a->link.page_size };
+
+		/* Somebody was quicker than this message. */
+		firn_sys.ioctl(a->uffd, UFFDIO_WAKE, &range);
+		r = FIRN_INSTALLED;
+		goto out;
+	}
+	case FIRN_PAGE_IN_FLIGHT:       /* whoever has it wakes the waiters */
+		r = FIRN_INSTALLED;
+		goto out;
+	case FIRN_PAGE_LOST:
+		firn_armed_poison(a, address, 1);
+		r = FIRN_INSTALLED;
+		goto out;
+	case FIRN_PAGE_EVICTED:
+		break;
+	}
+	/* Read without the lock: a layout event must not wait for the disk. */
+	pthread_rwlock_unlock(&a->layout);
+	block = firn_link_place(link) / FIRN_BLOCK_PAGES;
+	err = firn_block_read(&w->reader, a->pack, block);
+	firn_point(FIRN_POINT_FAULT_READ);
+	pthread_rwlock_rdlock(&a->layout);
+	if (firn_link_find(&a->link, address, &run, &index) != FIRN_FOUND_LINK ||
+	    firn_link_get(&a->link, index) != link) {
+		r = FIRN_INSTALL_AGAIN;     /* it moved, or somebody was quicker: look anew */
+	} else if (err) {
+		lose(a, address, strerror(-err));
+		r = FIRN_INSTALLED;
+	} else {
+		r = install_around(a, &run, index, block, w->reader.raw);
+		firn_point(FIRN_POINT_FAULT_COPIED);
+	}
+out:
+	pthread_rwlock_unlock(&a->layout);
+	return r;
+}
+
+static void serve(struct worker *w, struct firn_armed *a, uint64_t address)
+{
+	uint64_t started = 0, pause = AGAIN_PAUSE_NS;
+
+	__atomic_fetch_add(&a->m->faults, 1, __ATOMIC_RELAXED);
+	for (;;) {
+		enum firn_installed r = serve_once(w, a, address);
+
+		if (r == FIRN_INSTALLED || r == FIRN_INSTALL_GONE)
+			return;
+		if (!started)
+			started = firn_sys.clock_ns();
+		if (r == FIRN_INSTALL_NO_MEMORY)
+			pause = firn_min_u64(pause * 2, 10000000);
+		drain_locked(w, a);
+		if (firn_sys.clock_ns() - started > AGAIN_GIVE_UP_NS) {
+			struct uffdio_range range = { address, a->link.page_size };
+
+			firn_log("process %d: page %#llx could not be put back for 30 s (%s): the fault is asked anew",
+				 a->pid, (unsigned long long)address,
+				 r == FIRN_INSTALL_NO_MEMORY ? "no memory" : "its layout keeps changing");
+			firn_sys.ioctl(a->uffd, UFFDIO_WAKE, &range);
+			return;
+		}
+		firn_sys.sleep_ns(pause);
+	}
+}
+
+static void publish_counters(struct worker *w, struct firn_armed *a, const uint64_t before[3])
+{
+	__atomic_fetch_add(&a->m->read_calls, w->reader.read_calls - before[0], __ATOMIC_RELAXED);
+	__atomic_fetch_add(&a->m->read_bytes, w->reader.read_bytes - before[1], __ATOMIC_RELAXED);
+	__atomic_fetch_add(&a->m->blocks_read, w->reader.blocks_read - before[2], __ATOMIC_RELAXED);
+}
+
+static int arm_epoll(struct firn_pager *p, uint32_t index, int op)
+{
+	struct epoll_event ev = {
+		.events = EPOLLIN | EPOLLONESHOT,
+		.data.u64 = (uint64_t)p->slots[index].generation << 32 | index,
+	};
+
+	return epoll_ctl(p->epoll, op, p->slots[index].armed->uffd, &ev) < 0 ? -errno : 0;
+}
+
+static void handle(struct worker *w, uint64_t key)
+{
+	struct firn_pager *p = w->pager;
+	uint32_t index = (uint32_t)key;
+	struct slot *s = &p->slots[index];
+	struct firn_armed *a = NULL;
+	uint64_t before[3] = { w->reader.read_calls, w->reader.read_bytes, w->reader.blocks_read };
+
+	pthread_mutex_lock(&p->lock);
+	if (s->armed && s->generation == (uint32_t)(key >> 32)) {
+		a = s->armed;
+		s->users++;
+	}
+	pthread_mutex_unlock(&p->lock);
+	if (!a)
+		return;
+	w->nwork = 0;
+	drain_locked(w, a);
+	atomic_fetch_add(&a->faults_waiting, 1);
+	/* The next batch may go to another thread while this one reads from the store. */
+	arm_epoll(p, index, EPOLL_CTL_MOD);
+	while (w->nwork)
+		serve(w, a, w->work[--w->nwork]);
+	atomic_fetch_sub(&a->faults_waiting, 1);
+	publish_counters(w, a, before);
+	pthread_mutex_lock(&p->lock);
+	if (!--s->users)
+		pthread_cond_broadcast(&p->idle);
+	pthread_mutex_unlock(&p->lock);
+}
+
+static void *work(void *arg)
+{
+	struct worker *w = arg;
+
+	for (;;) {
+		struct epoll_event ev;
+		int n = epoll_wait(w->pager->epoll, &ev, 1, -1);
+
+		if (n < 0 && errno != EINTR)
+			return NULL;
+		if (n <= 0)
+			continue;
+		if (ev.data.u64 == UINT64_MAX)
+			return NULL;
+		handle(w, ev.data.u64);
+	}
+}
+
+int firn_pager_start(struct firn_pager **ret, const struct firn_pager_ops *ops, const uint8_t *key,
+		     uint32_t page_size)
+{
+	struct firn_pager *p = calloc(1, sizeof(*p));
+	struct epoll_event ev = { .events = EPOLLIN, .data.u64 = UINT64_MAX };
+	pthread_attr_t attr;
+	int err;
+
+	if (!p)
+		return -ENOMEM;
+	p->ops = ops;
+	pthread_mutex_init(&p->lock, NULL);
+	pthread_cond_init(&p->idle, NULL);
+	p->epoll = epoll_create1(EPOLL_CLOEXEC);
+	p->quit = eventfd(0, EFD_CLOEXEC);
+	if (p->epoll < 0 || p->quit < 0)
+		return -errno;
+	epoll_ctl(p->epoll, EPOLL_CTL_ADD, p->quit, &ev);
+	pthread_attr_init(&attr);
+	pthread_attr_setstacksize(&attr, THREAD_STACK);
+	for (int i = 0; i < FIRN_PAGER_THREADS; i++) {
+		struct worker *w = &p->workers[i];
+
+		w->pager = p;
+		err = firn_block_reader_open(&w->reader, key, page_size, FAULT_STAGING);
+		if (err)
+			return err;
+		if (posix_memalign(&w->page, page_size, page_size))
+			return -ENOMEM;
+		err = pthread_create(&w->thread, &attr, work, w);
+		if (err)
+			return -err;
+	}
+	pthread_attr_destroy(&attr);
+	*ret = p;
+	return 0;
+}
+
+void firn_pager_stop(struct firn_pager *p)
+{
+	uint64_t one = 1;
+
+	if (write(p->quit, &one, sizeof(one)) < 0)
+		return;
+	for (int i = 0; i < FIRN_PAGER_THREADS; i++) {
+		pthread_join(p->workers[i].thread, NULL);
+		firn_block_reader_close(&p->workers[i].reader);
+		free(p->workers[i].page);
+	}
+	close(p->epoll);
+	close(p->quit);
+	free(p);
+}
+
+int firn_pager_add(struct firn_pager *p, struct firn_armed *a)
+{
+	int err = -ENOSPC;
+
+	pthread_mutex_lock(&p->lock);
+	for (uint32_t i = 0; i < MAX_TARGETS; i++) {
+		struct slot *s = &p->slots[i];
+
+		if (s->armed || s->users)
+			continue;
+		s->armed = a;
+		s->generation++;
+		err = arm_epoll(p, i, EPOLL_CTL_ADD);
+		if (err)
+			s->armed = NULL;
+		break;
+	}
+	pthread_mutex_unlock(&p->lock);
+	return err;
+}
+
+void firn_pager_remove(struct firn_pager *p, struct firn_armed *a)
+{
+	pthread_mutex_lock(&p->lock);
+	for (uint32_t i = 0; i < MAX_TARGETS; i++) {
+		struct slot *s = &p->slots[i];
+
+		if (s->armed != a)
+			continue;
+		epoll_ctl(p->epoll, EPOLL_CTL_DEL, a->uffd, NULL);
+		s->armed = NULL;
+		while (s->users)
+			pthread_cond_wait(&p->idle, &p->lock);
+		break;
+	}
+	pthread_mutex_unlock(&p->lock);
+}
+
+int firn_pager_replay(struct firn_pager *p, struct firn_armed *a)
+{
+	struct firn_ring *r = &a->m->ring;
+	uint32_t n = firn_ring_count(r);
+
+	pthread_rwlock_wrlock(&a->layout);
+	for (uint32_t k = 0; k < n; k++) {
+		if (r->slots[k].event == UFFD_EVENT_PAGEFAULT || r->base + k < r->done)
+			continue;
+		apply(p, a, &r->slots[k], r->base + k);
+		firn_ring_applied(r, k);
+	}
+	firn_ring_empty(r, n);
+	firn_armed_wake_all(a);
+	pthread_rwlock_unlock(&a->layout);
+	return 0;
+}
