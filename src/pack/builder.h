@@ -17,7 +17,7 @@
 #ifndef FIRN_PACK_BUILDER_H
 #define FIRN_PACK_BUILDER_H
 
-#include "pack/format.h"
+#include "pack/index.h"
 
 #define FIRN_BUILDER_OUT_BYTES (8u << 20)
 #define FIRN_BUILDER_BATCH_BYTES (4u << 20)     /* raw: 64 blocks of 4 KiB pages */
@@ -73,7 +73,7 @@ struct firn_builder_config {
  */
 int firn_builder_open(struct firn_builder **ret, const struct firn_builder_config *config);
 
-/* Wipe and release; a pack under way is forgotten (with wait(): waited for).  NULL is allowed. */
+/* Wipe and release; a pack under way is forgotten (with wait(), waited for).  NULL is allowed. */
 void firn_builder_close(struct firn_builder *b);
 static inline void firn_builder_closep(struct firn_builder **b)
 {
@@ -127,7 +127,7 @@ int firn_builder_end_slice(struct firn_builder *b);
 /* What the pack holds of whom: input of the index, beside the builder's own tables. */
 struct firn_builder_index {
 	const struct firn_pack_target *targets;
-	const struct firn_pack_run *runs;
+	const struct firn_pack_run *runs;       /* of one target: ascending, not overlapping */
 	const uint32_t *places;
 	uint32_t ntargets;              /* >= 1 */
 	uint32_t nruns;
@@ -138,8 +138,8 @@ struct firn_builder_index {
 /*
  * End the slice, then write index and footer: the pack is complete and ends with *@ret_bytes.
  * State: between begin and finish; on success the builder awaits begin.  @ret_bytes may be NULL.
- * Returns as firn_builder_add_pages; also -EINVAL an index that does not fit the pack (a run outside
- * of the places, a place outside of the tables): the pack may then go on and be finished anew.
+ * Returns as firn_builder_add_pages; also -EINVAL an index that firn_pack_index_check() refuses (a run
+ * outside of the places, a place outside of the tables): the pack may then go on and be finished anew.
  */
 int firn_builder_finish(struct firn_builder *b, const struct firn_builder_index *index,
 			uint64_t *ret_bytes);

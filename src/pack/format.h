@@ -189,8 +189,7 @@ struct firn_pack_footer {
 	uint32_t index_pieces;
 	uint64_t generation;
 	uint64_t file_bytes;            /* the whole pack, this footer included */
-	uint64_t data_end;              /* blocks lie in [4096, data_end) */
-	uint64_t index_offset;          /* 16-byte aligned */
+	uint64_t index_offset;          /* 16-byte aligned; blocks lie in [4096, index_offset) */
 	uint64_t index_bytes;           /* of all pieces with their heads, tags and padding */
 	uint64_t index_raw_bytes;
 	uint32_t targets;
@@ -204,7 +203,7 @@ struct firn_pack_footer {
 	uint64_t duplicate_pages;
 	uint64_t unique_pages;
 	uint64_t raw_blocks;
-	uint8_t zero[4072 - 128];
+	uint8_t zero[4072 - 120];
 	uint8_t seal[FIRN_TAG_BYTES];   /* tag over the header and the 4072 bytes before it */
 	uint64_t checksum;              /* XXH3-64 of the 4088 bytes before it */
 };
@@ -217,7 +216,7 @@ static_assert(sizeof(struct firn_pack_target) == 48, "target");
 static_assert(sizeof(struct firn_pack_run) == 16, "run");
 static_assert(sizeof(struct firn_index_piece) == 16, "index piece");
 static_assert(sizeof(struct firn_pack_footer) == 4096, "footer");
-static_assert(offsetof(struct firn_pack_footer, zero) == 128, "footer");
+static_assert(offsetof(struct firn_pack_footer, zero) == 120, "footer");
 static_assert(offsetof(struct firn_pack_footer, seal) == 4072, "footer");
 
 #endif
