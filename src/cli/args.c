@@ -1,0 +1,318 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * The command line of firn.  A PID that is nearly a number, an option given twice or one that the
+ * verb does not know is an error: guessing would freeze the wrong process.
+ */
+#include "cli/args.h"
+
+#include <limits.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "cli/print.h"
+
+enum {
+	JSON = 1,
+	DRY_RUN = 2,
+	ALL = 4,
+	TREE = 8,
+	PIDS = 16,    /* takes PIDs */
+	ONE_PID = 32, /* exactly one */
+};
+
+static const struct {
+	enum firn_verb verb;
+	const char *name;
+	unsigned int takes;
+} verbs[] = {
+	{ FIRN_VERB_FREEZE, "freeze", JSON | DRY_RUN | TREE | PIDS },
+	{ FIRN_VERB_EVICT, "evict", JSON | DRY_RUN | TREE | PIDS },
+	{ FIRN_VERB_THAW, "thaw", JSON | DRY_RUN | TREE | PIDS | ALL },
+	{ FIRN_VERB_LIST, "list", JSON },
+	{ FIRN_VERB_SHOW, "show", JSON | PIDS | ONE_PID },
+	{ FIRN_VERB_CHECK, "check", JSON },
+	{ FIRN_VERB_HELP, "help", 0 },
+};
+
+static const struct {
+	const char *name;
+	unsigned int flag;
+} options[] = {
+	{ "--json", JSON },
+	{ "--dry-run", DRY_RUN },
+	{ "--all", ALL },
+	{ "--tree", TREE },
+};
+
+static const char *const later_verbs[] = { "explain",     "run",  "priority", "reclaim",
+					   "consolidate", "peek", "core",     "map",
+					   "stats",       "top",  "monitor",  "config" };
+static const char *const later_options[] = { "--wake", "--kind", "--place", "--cgroup",
+					     "--unit", "--name", "--force" };
+
+const char *firn_verb_name(enum firn_verb verb)
+{
+	for (size_t i = 0; i < ARRAY_SIZE(verbs); i++) {
+		if (verbs[i].verb == verb)
+			return verbs[i].name;
+	}
+	return "";
+}
+
+static int FIRN_PRINTF(2, 3) usage(struct firn_args *a, const char *fmt, ...)
+{
+	va_list ap;
+
+	va_start(ap, fmt);
+	vsnprintf(a->error, sizeof(a->error), fmt, ap);
+	va_end(ap);
+	return FIRN_USAGE;
+}
+
+static bool is_one_of(const char *word, const char *const *list, size_t n)
+{
+	for (size_t i = 0; i < n; i++) {
+		if (strcmp(word, list[i]) == 0)
+			return true;
+	}
+	return false;
+}
+
+/* How many letters to change, add, drop or swap with their neighbour; at most 2 are of interest. */
+static size_t distance(const char *a, const char *b)
+{
+	enum {
+		LONGEST = 15
+	};
+	size_t d[LONGEST + 1][LONGEST + 1];
+	size_t m = strlen(a), n = strlen(b);
+
+	if (m > LONGEST || n > LONGEST)
+		return LONGEST;
+	for (size_t i = 0; i <= m; i++) {
+		for (size_t j = 0; j <= n; j++) {
+			if (i == 0 || j == 0) {
+				d[i][j] = i + j;
+				continue;
+			}
+			d[i][j] = firn_min_u64(firn_min_u64(d[i - 1][j], d[i][j - 1]) + 1,
+					       d[i - 1][j - 1] + (a[i - 1] != b[j - 1]));
+			if (i > 1 && j > 1 && a[i - 1] == b[j - 2] && a[i - 2] == b[j - 1])
+				d[i][j] = firn_min_u64(d[i][j], d[i - 2][j - 2] + 1);
+		}
+	}
+	return d[m][n];
+}
+
+static const char *nearest_verb(const char *word)
+{
+	const char *best = NULL;
+	size_t least = 3;
+
+	for (size_t i = 0; i < ARRAY_SIZE(verbs); i++) {
+		size_t d = distance(word, verbs[i].name);
+
+		if (d < least && d < strlen(verbs[i].name)) {
+			least = d;
+			best = verbs[i].name;
+		}
+	}
+	return best;
+}
+
+/* An unknown verb, or one of a later version. */
+static int unknown_verb(struct firn_args *a, const char *word)
+{
+	char shown[64];
+	const char *near = nearest_verb(word);
+
+	firn_print_escaped(shown, sizeof(shown), word, 40);
+	if (is_one_of(word, later_verbs, ARRAY_SIZE(later_verbs)))
+		return usage(a, "%s comes with a later version: see firn --help", word);
+	if (near)
+		return usage(a, "unknown verb '%s': did you mean '%s'?", shown, near);
+	return usage(a, "unknown verb '%s': see firn --help", shown);
+}
+
+static unsigned int find_verb(const char *word, enum firn_verb *ret)
+{
+	for (size_t i = 0; i < ARRAY_SIZE(verbs); i++) {
+		if (strcmp(word, verbs[i].name) == 0) {
+			*ret = verbs[i].verb;
+			return verbs[i].takes;
+		}
+	}
+	*ret = FIRN_VERB_NONE;
+	return 0;
+}
+
+static int add_target(struct firn_args *a, const char *word, enum firn_select what)
+{
+	char shown[64];
+	long pid = 0;
+	const char *p;
+
+	firn_print_escaped(shown, sizeof(shown), word, 40);
+	/* No strtol: it takes blanks, signs and what not. */
+	for (p = word; *p >= '0' && *p <= '9' && pid <= INT_MAX; p++)
+		pid = pid * 10 + (*p - '0');
+	if (p == word || (*p && pid <= INT_MAX))
+		return usage(a, "'%s' is not a PID: give a decimal number, as in 1234", shown);
+	if (pid == 0 || pid > INT_MAX || word[0] == '0')
+		return usage(a, "'%s' is no PID of a process: give a decimal number, as in 1234",
+			     shown);
+	for (size_t i = 0; i < a->count; i++) {
+		if (a->targets[i].pid == pid)
+			return usage(a, "%ld is named twice: name each target once", pid);
+	}
+	a->targets[a->count++] = (struct firn_selector){ what, (pid_t)pid };
+	return FIRN_OK;
+}
+
+/* An option: @value is what follows its '=', or NULL; @next the next word, or NULL.  *@ret_used:
+ * @next was taken. */
+static int take_option(struct firn_args *a, unsigned int takes, unsigned int *given,
+		       const char *name, const char *value, const char *next, bool *ret_used)
+{
+	const char *verb = firn_verb_name(a->verb);
+	unsigned int flag = 0;
+	char shown[64];
+
+	*ret_used = false;
+	firn_print_escaped(shown, sizeof(shown), name, 40);
+	for (size_t i = 0; i < ARRAY_SIZE(options); i++) {
+		if (strcmp(name, options[i].name) == 0)
+			flag = options[i].flag;
+	}
+	if (!flag && is_one_of(name, later_options, ARRAY_SIZE(later_options)))
+		return usage(a, "%s comes with a later version: see firn %s --help", name, verb);
+	if (!flag && name[1] >= '0' && name[1] <= '9')
+		return usage(a, "'%s' is not a PID: give a decimal number, as in 1234", shown);
+	if (!flag)
+		return usage(a, "unknown option '%s': see firn %s --help", shown, verb);
+	if (!(takes & flag))
+		return usage(a, "%s has no option %s: see firn %s --help", verb, name, verb);
+	if (flag == TREE) {
+		if (!value) {
+			if (!next)
+				return usage(a, "--tree lacks its PID: give it, as in --tree 1234");
+			value = next;
+			*ret_used = true;
+		}
+		return add_target(a, value, FIRN_SELECT_TREE);
+	}
+	if (value)
+		return usage(a, "%s takes no value: leave out '=' and what follows", name);
+	if (*given & flag)
+		return usage(a, "%s is given twice: give it once", name);
+	*given |= flag;
+	return FIRN_OK;
+}
+
+static int parse_words(struct firn_args *a, unsigned int takes, int argc, char *const *argv)
+{
+	unsigned int given = 0;
+	bool only_targets = false;
+
+	for (int i = 0; i < argc; i++) {
+		const char *word = argv[i];
+		int r;
+
+		if (!only_targets && strcmp(word, "--") == 0) {
+			only_targets = true;
+			continue;
+		}
+		if (!only_targets && (strcmp(word, "--help") == 0 || strcmp(word, "-h") == 0)) {
+			a->topic = a->verb;
+			a->verb = FIRN_VERB_HELP;
+			return FIRN_OK;
+		}
+		if (!only_targets && word[0] == '-' && word[1]) {
+			const char *equals = strchr(word, '=');
+			char name[64];
+			bool used;
+
+			snprintf(name, sizeof(name), "%.*s",
+				 (int)firn_min_u64(equals ? (size_t)(equals - word) : strlen(word),
+						   63),
+				 word);
+			r = take_option(a, takes, &given, name, equals ? equals + 1 : NULL,
+					i + 1 < argc ? argv[i + 1] : NULL, &used);
+			i += used;
+		} else if (!(takes & PIDS)) {
+			char shown[64];
+
+			firn_print_escaped(shown, sizeof(shown), word, 40);
+			r = usage(a, "%s takes no target ('%s'): see firn %s --help",
+				  firn_verb_name(a->verb), shown, firn_verb_name(a->verb));
+		} else {
+			r = add_target(a, word, FIRN_SELECT_PID);
+		}
+		if (r != FIRN_OK)
+			return r;
+	}
+	a->json = given & JSON;
+	a->dry_run = given & DRY_RUN;
+	a->all = given & ALL;
+	if (a->all && a->count)
+		return usage(a, "--all and a target exclude each other: give one of them");
+	if (takes & PIDS && !a->count && !a->all)
+		return usage(a, "%s lacks its target: give a PID, as in firn %s 1234",
+			     firn_verb_name(a->verb), firn_verb_name(a->verb));
+	if (takes & ONE_PID && a->count > 1)
+		return usage(a, "%s takes one PID: give one, or use firn list",
+			     firn_verb_name(a->verb));
+	return FIRN_OK;
+}
+
+int firn_args_parse(int argc, char *const *argv, struct firn_args *a)
+{
+	unsigned int takes;
+	const char *word;
+
+	*a = (struct firn_args){ 0 };
+	if (argc < 2)
+		return usage(a, "no verb: see firn --help");
+	word = argv[1];
+	if (strcmp(word, "--help") == 0 || strcmp(word, "-h") == 0 ||
+	    strcmp(word, "--version") == 0) {
+		if (argc > 2)
+			return usage(a, "%s stands alone: leave out what follows it", word);
+		a->verb = word[2] == 'v' ? FIRN_VERB_VERSION : FIRN_VERB_HELP;
+		return FIRN_OK;
+	}
+	if (word[0] == '-' || !*word) {
+		char shown[64];
+
+		firn_print_escaped(shown, sizeof(shown), word, 40);
+		return usage(a, "'%s' is no verb: a verb comes first, see firn --help", shown);
+	}
+	takes = find_verb(word, &a->verb);
+	if (a->verb == FIRN_VERB_NONE)
+		return unknown_verb(a, word);
+	if (a->verb == FIRN_VERB_HELP) {
+		if (argc > 3)
+			return usage(a, "help takes one verb: give one, as in firn help freeze");
+		if (argc == 3) {
+			find_verb(argv[2], &a->topic);
+			if (a->topic == FIRN_VERB_NONE)
+				return unknown_verb(a, argv[2]);
+		}
+		return FIRN_OK;
+	}
+	a->targets = calloc((size_t)argc, sizeof(*a->targets));
+	if (!a->targets) {
+		usage(a, "out of memory: free some and try again");
+		return FIRN_FAILED;
+	}
+	return parse_words(a, takes, argc - 2, argv + 2);
+}
+
+void firn_args_done(struct firn_args *a)
+{
+	free(a->targets);
+	a->targets = NULL;
+	a->count = 0;
+}

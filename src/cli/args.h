@@ -1,0 +1,43 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * The command line of firn, parsed strictly.  Prints nothing.
+ */
+#ifndef FIRN_CLI_ARGS_H
+#define FIRN_CLI_ARGS_H
+
+#include "base/types.h"
+#include "firn/firn.h"
+
+enum firn_verb {
+	FIRN_VERB_NONE,
+	FIRN_VERB_FREEZE,
+	FIRN_VERB_EVICT,
+	FIRN_VERB_THAW,
+	FIRN_VERB_LIST,
+	FIRN_VERB_SHOW,
+	FIRN_VERB_CHECK,
+	FIRN_VERB_HELP,
+	FIRN_VERB_VERSION,
+};
+
+struct firn_args {
+	enum firn_verb verb;
+	enum firn_verb topic; /* of help, or NONE */
+	bool json, dry_run, all;
+	struct firn_selector *targets; /* freed by firn_args_done() */
+	size_t count;
+	char error[256]; /* what is wrong: what to do */
+};
+
+/*
+ * Parse @argv, whose [0] is the program's name.  Returns FIRN_OK; FIRN_USAGE, and @a->error says
+ * why; FIRN_FAILED when memory lacks.  Call firn_args_done() in every case.
+ */
+int firn_args_parse(int argc, char *const *argv, struct firn_args *a);
+
+void firn_args_done(struct firn_args *a);
+
+/* The verb's word; "" for none. */
+const char *firn_verb_name(enum firn_verb verb);
+
+#endif

@@ -1,0 +1,414 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * firn: the command.  It asks the agent by way of libfirn and says what came of it.
+ *
+ * Results go to standard output, errors to standard error, one line each: what is wrong, and what
+ * to do.
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <limits.h>
+#include <locale.h>
+#include <signal.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "base/types.h"
+#include "cli/args.h"
+#include "cli/print.h"
+#include "firn/firn.h"
+
+#define PROGRESS_AFTER_MS 1000.0
+
+static const char help_main[] =
+"Freeze and thaw the memory of live processes.\n"
+"\n"
+"usage: firn VERB [OPTION...] [TARGET...]\n"
+"\n"
+"  firn freeze TARGET...        stop processes and give their RAM back\n"
+"  firn evict TARGET...         give their RAM back, but let them run: it returns page by page\n"
+"  firn thaw TARGET... | --all  bring their memory back and let them run\n"
+"  firn list                    what is frozen or evicted\n"
+"  firn show PID                all that is known of one of them\n"
+"  firn check                   does this host have what Firn needs\n"
+"  firn help [VERB]             this text, or a verb's\n"
+"  firn --version\n"
+"\n"
+"TARGET is a PID, or --tree PID for a process and its descendants.\n"
+"--json writes one line of JSON; --dry-run says what would be done.\n"
+"Exit status: 0 done, 1 failed, 2 usage, 3 no such target, 4 refused, 5 not permitted,\n"
+"6 no agent, 7 store, 8 kernel, 9 pages lost, 10 some of several targets failed.\n";
+
+static const char help_freeze[] =
+"usage: firn freeze [--dry-run] [--json] PID... [--tree PID]...\n"
+"\n"
+"Stop the targets, write their private memory to the store and give its RAM back.  They stay\n"
+"stopped until firn thaw.  --tree PID: a process and its descendants.\n";
+
+static const char help_evict[] =
+"usage: firn evict [--dry-run] [--json] PID... [--tree PID]...\n"
+"\n"
+"Write the targets' private memory to the store and give its RAM back, but let them run: what\n"
+"they touch comes back by itself.  --tree PID: a process and its descendants.\n";
+
+static const char help_thaw[] =
+"usage: firn thaw [--dry-run] [--json] PID... [--tree PID]... | --all\n"
+"\n"
+"Bring the targets' memory back and let them run.  --all: whatever is frozen or evicted, also by\n"
+"an agent that died.\n";
+
+static const char help_list[] =
+"usage: firn list [--json]\n"
+"\n"
+"What is frozen or evicted.  TAKEN: memory that was evicted; OUT: what of it is not\n"
+"in RAM now; PACK: what it takes in the store.\n";
+static const char help_show[] =
+"usage: firn show [--json] PID\n"
+"\n"
+"All that is known of a frozen or evicted process.\n";
+static const char help_check[] =
+"usage: firn check [--json]\n"
+"\n"
+"Does this host's kernel and store have what is needed?\n";
+static const char help_help[] =
+"usage: firn help [VERB]\n";
+
+/* To standard error, one line. */
+static void FIRN_PRINTF(1, 2) complain(const char *fmt, ...)
+{
+	va_list ap;
+
+	fputs("firn: ", stderr);
+	va_start(ap, fmt);
+	vfprintf(stderr, fmt, ap);
+	va_end(ap);
+	fputc('\n', stderr);
+}
+
+/* A message of the agent's may hold a name that a process chose. */
+static void complain_text(const char *prefix, const char *text)
+{
+	char shown[1024];
+
+	firn_print_escaped(shown, sizeof(shown), text, 600);
+	complain("%s%s", prefix, shown);
+}
+
+/* All that was to be written was: else the exit code says so. */
+static int finish(int code)
+{
+	int err = 0;
+
+	errno = 0;
+	if (fflush(stdout) == EOF || ferror(stdout))
+		err = errno ? errno : EIO;
+	if (close(STDOUT_FILENO) < 0 && !err)
+		err = errno;
+	if (!err)
+		return code;
+	complain("cannot write to standard output: %s", strerror(err));
+	return FIRN_FAILED;
+}
+
+/* Standard descriptors that are closed would be taken by our sockets; fill them with what fails or
+ * is empty. */
+static void fill_standard_descriptors(void)
+{
+	int fd;
+
+	do
+		fd = open("/dev/null", O_RDONLY);
+	while (fd >= 0 && fd <= STDERR_FILENO);
+	if (fd >= 0)
+		close(fd);
+}
+
+static bool can_write_stdout(void)
+{
+	int flags = fcntl(STDOUT_FILENO, F_GETFL);
+
+	return flags >= 0 && (flags & O_ACCMODE) != O_RDONLY;
+}
+
+static int64_t now_ms(void)
+{
+	struct timespec t;
+
+	clock_gettime(CLOCK_REALTIME, &t);
+	return (int64_t)t.tv_sec * 1000 + t.tv_nsec / 1000000;
+}
+
+static bool is_terminal(int fd)
+{
+	const char *term = getenv("TERM");
+
+	return isatty(fd) && term && strcmp(term, "dumb") != 0;
+}
+
+static bool want_colour(void)
+{
+	const char *no = getenv("NO_COLOR");
+
+	return (!no || !*no) && is_terminal(STDOUT_FILENO);
+}
+
+struct progress_line {
+	const char *verb;
+	bool shown;
+};
+
+static void show_progress(void *arg, const struct firn_progress *p)
+{
+	struct progress_line *line = arg;
+	char pid[16] = "", step[48] = "", part[16] = "", ms[16];
+
+	if (p->elapsed_ms < PROGRESS_AFTER_MS)
+		return;
+	if (p->pid > 0)
+		snprintf(pid, sizeof(pid), " %d", (int)p->pid);
+	if (p->phase) {
+		char phase[32];
+
+		firn_print_escaped(phase, sizeof(phase), p->phase, 16);
+		snprintf(step, sizeof(step), " %s", phase);
+	}
+	if (p->total > 0 && p->done >= 0 && p->done <= p->total)
+		snprintf(part, sizeof(part), " %.0f%%", 100.0 * (double)p->done / (double)p->total);
+	fprintf(stderr, "\r\033[K%s%s:%s%s, %s", line->verb, pid, step, part,
+		firn_print_ms(ms, sizeof(ms), p->elapsed_ms));
+	fflush(stderr);
+	line->shown = true;
+}
+
+static void end_progress(struct progress_line *line)
+{
+	if (line->shown)
+		fputs("\r\033[K", stderr);
+	line->shown = false;
+}
+
+/* A JSON string may hold anything but quotes, backslashes and control characters as they are. */
+static void print_json_string(const char *s)
+{
+	putchar('"');
+	for (; *s; s++) {
+		unsigned char c = (unsigned char)*s;
+
+		if (c == '"' || c == '\\')
+			printf("\\%c", c);
+		else if (c < 0x20 || c == 0x7f)
+			printf("\\u%04x", c);
+		else
+			putchar(c);
+	}
+	putchar('"');
+}
+
+/* A request that failed as a whole. */
+static int failed(const struct firn_args *a, const struct firn_error *e)
+{
+	if (a->json) {
+		printf("{\"error\":{\"code\":%d,\"reason\":", e->code);
+		print_json_string(e->reason);
+		printf(",\"message\":");
+		print_json_string(e->message);
+		printf("}}\n");
+	}
+	complain_text("", e->message);
+	return e->code;
+}
+
+static int do_change(const struct firn_args *a)
+{
+	const char *verb = firn_verb_name(a->verb);
+	struct progress_line line = { .verb = verb };
+	struct firn_client *client;
+	struct firn_result *result = NULL;
+	struct firn_error e;
+	unsigned int flags = (a->dry_run ? FIRN_DRY_RUN : 0) | (a->all ? FIRN_ALL : 0);
+	int r;
+
+	r = firn_connect(&client, FIRN_CONNECT_START, &e);
+	if (r != FIRN_OK)
+		return failed(a, &e);
+	if (is_terminal(STDERR_FILENO))
+		firn_on_progress(client, show_progress, &line);
+	if (a->verb == FIRN_VERB_FREEZE)
+		r = firn_freeze(client, a->targets, a->count, flags, &result, &e);
+	else if (a->verb == FIRN_VERB_EVICT)
+		r = firn_evict(client, a->targets, a->count, flags, &result, &e);
+	else
+		r = firn_thaw(client, a->targets, a->count, flags, &result, &e);
+	end_progress(&line);
+	firn_close(client);
+	if (r != FIRN_OK)
+		return failed(a, &e);
+	if (a->json)
+		printf("%s\n", firn_result_json(result));
+	else if (firn_result_count(result) == 0)
+		printf("nothing to %s\n", verb);
+	for (size_t i = 0; i < firn_result_count(result); i++) {
+		const struct firn_target *t = firn_result_target(result, i);
+
+		if (t->error.code) {
+			char name[96], prefix[104];
+
+			snprintf(prefix, sizeof(prefix),
+				 "%s: ", firn_print_target_name(name, sizeof(name), t));
+			complain_text(prefix, t->error.message ? t->error.message
+							       : "failed: see the agent's log");
+		} else if (!a->json) {
+			firn_print_done(stdout, verb, a->dry_run, t);
+		}
+	}
+	r = firn_result_code(result);
+	firn_result_free(result);
+	return r;
+}
+
+static int do_list(const struct firn_args *a)
+{
+	struct firn_client *client;
+	struct firn_result *result;
+	struct firn_error e;
+	int r = firn_connect(&client, 0, &e);
+
+	if (r == FIRN_NO_AGENT && strcmp(e.reason, "no-agent") == 0) {
+		/* Without an agent, and without what one left behind, nothing is frozen. */
+		printf(a->json ? "{\"targets\":[]}\n"
+			       : "nothing found: no process is frozen or evicted\n");
+		return FIRN_OK;
+	}
+	if (r != FIRN_OK)
+		return failed(a, &e);
+	r = firn_list(client, &result, &e);
+	firn_close(client);
+	if (r != FIRN_OK)
+		return failed(a, &e);
+	if (a->json)
+		printf("%s\n", firn_result_json(result));
+	else
+		firn_print_list(stdout, result, now_ms(), want_colour());
+	firn_result_free(result);
+	return FIRN_OK;
+}
+
+static int do_show(const struct firn_args *a)
+{
+	struct firn_client *client;
+	struct firn_result *result;
+	struct firn_error e;
+	int r = firn_connect(&client, 0, &e);
+
+	if (r != FIRN_OK)
+		return failed(a, &e);
+	r = firn_show(client, a->targets[0].pid, &result, &e);
+	firn_close(client);
+	if (r != FIRN_OK)
+		return failed(a, &e);
+	if (a->json)
+		printf("%s\n", firn_result_json(result));
+	for (size_t i = 0; !a->json && i < firn_result_count(result); i++)
+		firn_print_show(stdout, firn_result_target(result, i), now_ms());
+	firn_result_free(result);
+	return FIRN_OK;
+}
+
+static int do_check(const struct firn_args *a)
+{
+	char path[PATH_MAX];
+	char check[] = "--check", json[] = "--json";
+	char *argv[] = { path, check, a->json ? json : NULL, NULL };
+	struct firn_error e;
+
+	if (firn_find_agent(path, sizeof(path), &e) != FIRN_OK)
+		return failed(a, &e);
+	/* What we ignore, it shall not. */
+	signal(SIGPIPE, SIG_DFL);
+	execv(path, argv);
+	complain("cannot run %s: %s", path, strerror(errno));
+	return FIRN_NO_AGENT;
+}
+
+static int do_help(const struct firn_args *a)
+{
+	const char *text = help_main;
+
+	switch (a->topic) {
+	case FIRN_VERB_FREEZE:
+		text = help_freeze;
+		break;
+	case FIRN_VERB_EVICT:
+		text = help_evict;
+		break;
+	case FIRN_VERB_THAW:
+		text = help_thaw;
+		break;
+	case FIRN_VERB_LIST:
+		text = help_list;
+		break;
+	case FIRN_VERB_SHOW:
+		text = help_show;
+		break;
+	case FIRN_VERB_CHECK:
+		text = help_check;
+		break;
+	case FIRN_VERB_HELP:
+		text = help_help;
+		break;
+	case FIRN_VERB_NONE:
+	case FIRN_VERB_VERSION:
+		break;
+	}
+	fputs(text, stdout);
+	return FIRN_OK;
+}
+
+static int run(const struct firn_args *a)
+{
+	switch (a->verb) {
+	case FIRN_VERB_FREEZE:
+	case FIRN_VERB_EVICT:
+	case FIRN_VERB_THAW:
+		return do_change(a);
+	case FIRN_VERB_LIST:
+		return do_list(a);
+	case FIRN_VERB_SHOW:
+		return do_show(a);
+	case FIRN_VERB_CHECK:
+		return do_check(a);
+	case FIRN_VERB_VERSION:
+		printf("firn %s\n", firn_version());
+		return FIRN_OK;
+	case FIRN_VERB_HELP:
+	case FIRN_VERB_NONE:
+		break;
+	}
+	return do_help(a);
+}
+
+int main(int argc, char **argv)
+{
+	struct firn_args a;
+	int r;
+
+	setlocale(LC_CTYPE, "");
+	fill_standard_descriptors();
+	signal(SIGPIPE, SIG_IGN);
+	r = firn_args_parse(argc, argv, &a);
+	if (r != FIRN_OK) {
+		complain("%s", a.error);
+	} else if (!can_write_stdout()) {
+		/* Before anything is done that nobody could be told of. */
+		complain("standard output is closed, nothing was done: open it, or use >/dev/null");
+		r = FIRN_FAILED;
+	} else {
+		r = finish(run(&a));
+	}
+	firn_args_done(&a);
+	return r;
+}
