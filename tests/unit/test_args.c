@@ -1,0 +1,152 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * The command line: what is nearly right is refused, and the message says what to do.
+ */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <cmocka.h>
+
+#include <string.h>
+
+#include "cli/args.h"
+
+enum {
+	WORDS = 8
+};
+
+static int parse(struct firn_args *a, const char *const *words)
+{
+	char *argv[WORDS + 2] = { (char *)"firn" };
+	int argc = 1;
+
+	for (; words[argc - 1]; argc++)
+		argv[argc] = (char *)words[argc - 1];
+	return firn_args_parse(argc, argv, a);
+}
+
+static void test_refused(void **state)
+{
+	static const struct {
+		const char *words[WORDS];
+		const char *message;
+	} cases[] = {
+		{ { NULL }, "no verb: see firn --help" },
+		{ { "" }, "'' is no verb: a verb comes first, see firn --help" },
+		{ { "--json", "list" },
+		  "'--json' is no verb: a verb comes first, see firn --help" },
+		{ { "freze", "1" }, "unknown verb 'freze': did you mean 'freeze'?" },
+		{ { "haw" }, "unknown verb 'haw': did you mean 'thaw'?" },
+		{ { "thwa" }, "unknown verb 'thwa': did you mean 'thaw'?" },
+		{ { "defragment" }, "unknown verb 'defragment': see firn --help" },
+		{ { "a\033[31m" }, "unknown verb 'a?[31m': see firn --help" },
+		{ { "explain", "1" }, "explain comes with a later version: see firn --help" },
+		{ { "top" }, "top comes with a later version: see firn --help" },
+		{ { "freeze", "--cgroup", "/a" },
+		  "--cgroup comes with a later version: see firn freeze --help" },
+		{ { "freeze" }, "freeze lacks its target: give a PID, as in firn freeze 1234" },
+		{ { "freeze", "--" },
+		  "freeze lacks its target: give a PID, as in firn freeze 1234" },
+		{ { "freeze", "12x" }, "'12x' is not a PID: give a decimal number, as in 1234" },
+		{ { "freeze", "-1" }, "'-1' is not a PID: give a decimal number, as in 1234" },
+		{ { "freeze", "--", "-1" },
+		  "'-1' is not a PID: give a decimal number, as in 1234" },
+		{ { "freeze", "+1" }, "'+1' is not a PID: give a decimal number, as in 1234" },
+		{ { "freeze", " 1" }, "' 1' is not a PID: give a decimal number, as in 1234" },
+		{ { "freeze", "" }, "'' is not a PID: give a decimal number, as in 1234" },
+		{ { "freeze", "-" }, "'-' is not a PID: give a decimal number, as in 1234" },
+		{ { "freeze", "0" },
+		  "'0' is no PID of a process: give a decimal number, as in 1234" },
+		{ { "freeze", "01" },
+		  "'01' is no PID of a process: give a decimal number, as in 1234" },
+		{ { "freeze", "2147483648" },
+		  "'2147483648' is no PID of a process: give a decimal number, as in 1234" },
+		{ { "freeze", "99999999999999999999" },
+		  "'99999999999999999999' is no PID of a process: give a decimal number, as in 1234" },
+		{ { "freeze", "5", "5" }, "5 is named twice: name each target once" },
+		{ { "freeze", "5", "--tree", "5" }, "5 is named twice: name each target once" },
+		{ { "freeze", "--tree" }, "--tree lacks its PID: give it, as in --tree 1234" },
+		{ { "freeze", "--tree=" }, "'' is not a PID: give a decimal number, as in 1234" },
+		{ { "freeze", "--tree", "--json" },
+		  "'--json' is not a PID: give a decimal number, as in 1234" },
+		{ { "freeze", "--json", "5", "--json" }, "--json is given twice: give it once" },
+		{ { "freeze", "--json=yes", "5" },
+		  "--json takes no value: leave out '=' and what follows" },
+		{ { "freeze", "--jsn", "5" }, "unknown option '--jsn': see firn freeze --help" },
+		{ { "freeze", "-n", "5" }, "unknown option '-n': see firn freeze --help" },
+		{ { "freeze", "--all" }, "freeze has no option --all: see firn freeze --help" },
+		{ { "thaw", "--all", "5" },
+		  "--all and a target exclude each other: give one of them" },
+		{ { "thaw", "--dry-run" },
+		  "thaw lacks its target: give a PID, as in firn thaw 1234" },
+		{ { "list", "5" }, "list takes no target ('5'): see firn list --help" },
+		{ { "list", "--dry-run" }, "list has no option --dry-run: see firn list --help" },
+		{ { "show", "5", "6" }, "show takes one PID: give one, or use firn list" },
+		{ { "show", "--tree", "5" }, "show has no option --tree: see firn show --help" },
+		{ { "help", "thaw", "list" },
+		  "help takes one verb: give one, as in firn help freeze" },
+		{ { "help", "frees" }, "unknown verb 'frees': did you mean 'freeze'?" },
+		{ { "--version", "5" }, "--version stands alone: leave out what follows it" },
+	};
+
+	(void)state;
+	for (size_t i = 0; i < ARRAY_SIZE(cases); i++) {
+		struct firn_args a;
+
+		assert_int_equal(parse(&a, cases[i].words), FIRN_USAGE);
+		assert_string_equal(a.error, cases[i].message);
+		firn_args_done(&a);
+	}
+}
+
+static void test_taken(void **state)
+{
+	struct firn_args a;
+
+	(void)state;
+	assert_int_equal(parse(&a, (const char *const[]){ "freeze", "--json", "5", "--tree", "6",
+							  "--tree=7", "--dry-run", NULL }),
+			 FIRN_OK);
+	assert_int_equal(a.verb, FIRN_VERB_FREEZE);
+	assert_true(a.json && a.dry_run && !a.all);
+	assert_int_equal(a.count, 3);
+	assert_true(a.targets[0].what == FIRN_SELECT_PID && a.targets[0].pid == 5);
+	assert_true(a.targets[1].what == FIRN_SELECT_TREE && a.targets[1].pid == 6);
+	assert_true(a.targets[2].what == FIRN_SELECT_TREE && a.targets[2].pid == 7);
+	firn_args_done(&a);
+
+	assert_int_equal(parse(&a, (const char *const[]){ "thaw", "--all", NULL }), FIRN_OK);
+	assert_true(a.verb == FIRN_VERB_THAW && a.all && !a.json && a.count == 0);
+	firn_args_done(&a);
+
+	assert_int_equal(parse(&a, (const char *const[]){ "show", "--", "2147483647", NULL }),
+			 FIRN_OK);
+	assert_true(a.verb == FIRN_VERB_SHOW && a.count == 1 && a.targets[0].pid == INT32_MAX);
+	firn_args_done(&a);
+
+	/* --help wins over what it stands beside. */
+	assert_int_equal(parse(&a, (const char *const[]){ "evict", "--help", "12x", NULL }),
+			 FIRN_OK);
+	assert_true(a.verb == FIRN_VERB_HELP && a.topic == FIRN_VERB_EVICT);
+	firn_args_done(&a);
+
+	assert_int_equal(parse(&a, (const char *const[]){ "help", "list", NULL }), FIRN_OK);
+	assert_true(a.verb == FIRN_VERB_HELP && a.topic == FIRN_VERB_LIST);
+	firn_args_done(&a);
+
+	assert_int_equal(parse(&a, (const char *const[]){ "--version", NULL }), FIRN_OK);
+	assert_int_equal(a.verb, FIRN_VERB_VERSION);
+	firn_args_done(&a);
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(test_refused),
+		cmocka_unit_test(test_taken),
+	};
+
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
