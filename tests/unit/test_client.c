@@ -36,7 +36,7 @@ enum mode {
 };
 
 struct agent {
-	pid_t pid;    /* killed, or ended by itself */
+	pid_t pid;    /* 0 once it is reaped */
 	pid_t keeper; /* holds its sockets */
 };
 
@@ -137,9 +137,11 @@ static struct agent start(const char *reply, size_t length, enum mode mode)
 
 static void end(struct agent *agent)
 {
-	kill(agent->pid, SIGKILL);
 	kill(agent->keeper, SIGKILL);
-	waitpid(agent->pid, NULL, 0);
+	if (agent->pid > 0) {
+		kill(agent->pid, SIGKILL);
+		waitpid(agent->pid, NULL, 0);
+	}
 }
 
 static const char targets[] =
@@ -192,6 +194,8 @@ static void test_answer(void **state)
 	end(&agent);
 }
 
+#define REPLY(text) { text, sizeof(text) }
+
 /* What makes no sense ends the connection, with an error and no crash. */
 static void test_nonsense(void **state)
 {
@@ -199,26 +203,26 @@ static void test_nonsense(void **state)
 		const char *reply;
 		size_t length;
 	} cases[] = {
-		{ "", 1 },
-		{ "x", 2 },
-		{ "[]", 3 },
-		{ "{}{}", 5 },
-		{ "{\"parameters\":{\"targets\":[", 26 },
-		{ "{}", 3 },
-		{ "{\"parameters\":7}", 17 },
-		{ "{\"parameters\":{\"targets\":{}}}", 30 },
-		{ "{\"parameters\":{\"targets\":[null]}}", 34 },
-		{ "{\"parameters\":{\"targets\":[{\"pid\":\"5\"}]}}", 41 },
-		{ "{\"parameters\":{\"targets\":[{\"pid\":-5}]}}", 40 },
-		{ "{\"error\":\"org.firn.Agent.Failed\"}", 34 },
-		{ "{\"error\":\"org.firn.Agent.Failed\",\"parameters\":{\"code\":99}}", 60 },
+		REPLY(""),
+		REPLY("x"),
+		REPLY("[]"),
+		REPLY("{}{}"),
+		REPLY("{\"parameters\":{\"targets\":["), /* ends there: without its NUL */
+		REPLY("{}"),
+		REPLY("{\"parameters\":7}"),
+		REPLY("{\"parameters\":{\"targets\":{}}}"),
+		REPLY("{\"parameters\":{\"targets\":[null]}}"),
+		REPLY("{\"parameters\":{\"targets\":[{\"pid\":\"5\"}]}}"),
+		REPLY("{\"parameters\":{\"targets\":[{\"pid\":-5}]}}"),
+		REPLY("{\"error\":\"org.firn.Agent.Failed\"}"),
+		REPLY("{\"error\":\"org.firn.Agent.Failed\",\"parameters\":{\"code\":99}}"),
 	};
 
 	(void)state;
 	for (size_t i = 0; i < ARRAY_SIZE(cases); i++) {
 		bool cut = i == 4;
 		struct agent agent =
-			start(cases[i].reply, cases[i].length, cut ? ANSWER_AND_DIE : ANSWER);
+			start(cases[i].reply, cases[i].length - cut, cut ? ANSWER_AND_DIE : ANSWER);
 		struct firn_client *client;
 		struct firn_result *result;
 		struct firn_error error;
@@ -285,10 +289,14 @@ static void test_agent_dies(void **state)
 		}
 		firn_close(client);
 		if (cases[i].mode != CLOSE) {
-			/* The keeper's socket still listens; the agent is a zombie, then nothing.
-			 */
+			siginfo_t info;
+
+			/* The keeper's socket still listens; the agent is a zombie, then gone. */
+			assert_int_equal(waitid(P_PID, (id_t)agent.pid, &info, WEXITED | WNOWAIT),
+					 0);
 			assert_int_equal(firn_connect(&client, 0, &error), FIRN_NO_AGENT);
 			waitpid(agent.pid, NULL, 0);
+			agent.pid = 0;
 			assert_int_equal(firn_connect(&client, 0, &error), FIRN_NO_AGENT);
 		}
 		end(&agent);
