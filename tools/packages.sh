@@ -1,3 +1,4 @@
+# shellcheck shell=sh disable=SC2034
 # SPDX-License-Identifier: MIT
 # Sourced by ./demo and ./check (plain sh): make sure that Debian's packages are there.
 #
@@ -52,7 +53,7 @@ firn_packages() {
 	case " $missing" in
 	*" redis-server "*)
 		# It came for the demo and the tests, which start their own; it shall not run at boot.
-		command -v systemctl >/dev/null 2>&1 && systemctl disable redis-server >/dev/null 2>&1 || :
+		! command -v systemctl >/dev/null 2>&1 || systemctl disable redis-server >/dev/null 2>&1 || :
 		;;
 	esac
 	firn_services_again
