@@ -232,7 +232,8 @@ bool firn_link_run(const struct firn_link *l, uint32_t n, struct firn_run *ret)
 	if (n >= __atomic_load_n(&t->nruns, __ATOMIC_ACQUIRE))
 		return false;
 	*ret = runs_of(l, t)[n];
-	return true;
+	/* Without the layout lock a run may be read while it is rewritten: never past the links. */
+	return ret->first <= l->m->nlinks && ret->npages <= l->m->nlinks - ret->first;
 }
 
 bool firn_link_watched(const struct firn_link *l, uint32_t n, struct firn_span *ret)

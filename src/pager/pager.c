@@ -276,14 +276,11 @@ static void publish_counters(struct worker *w, struct firn_armed *a, const uint6
 	__atomic_fetch_add(&a->m->blocks_read, w->reader.blocks_read - before[2], __ATOMIC_RELAXED);
 }
 
-static int arm_epoll(struct firn_pager *p, uint32_t index, int op)
+static int arm_epoll(struct firn_pager *p, int uffd, uint64_t key, int op)
 {
-	struct epoll_event ev = {
-		.events = EPOLLIN | EPOLLONESHOT,
-		.data.u64 = (uint64_t)p->slots[index].generation << 32 | index,
-	};
+	struct epoll_event ev = { .events = EPOLLIN | EPOLLONESHOT, .data.u64 = key };
 
-	return epoll_ctl(p->epoll, op, p->slots[index].armed->uffd, &ev) < 0 ? -errno : 0;
+	return epoll_ctl(p->epoll, op, uffd, &ev) < 0 ? -errno : 0;
 }
 
 static void handle(struct worker *w, uint64_t key)
@@ -306,7 +303,7 @@ static void handle(struct worker *w, uint64_t key)
 	drain_locked(w, a);
 	atomic_fetch_add(&a->faults_waiting, 1);
 	/* The next batch may go to another thread while this one reads from the store. */
-	arm_epoll(p, index, EPOLL_CTL_MOD);
+	arm_epoll(p, a->uffd, key, EPOLL_CTL_MOD);
 	while (w->nwork)
 		serve(w, a, w->work[--w->nwork]);
 	atomic_fetch_sub(&a->faults_waiting, 1);
@@ -401,7 +398,7 @@ int firn_pager_add(struct firn_pager *p, struct firn_armed *a)
 			continue;
 		s->armed = a;
 		s->generation++;
-		err = arm_epoll(p, i, EPOLL_CTL_ADD);
+		err = arm_epoll(p, a->uffd, (uint64_t)s->generation << 32 | i, EPOLL_CTL_ADD);
 		if (err)
 			s->armed = NULL;
 		break;

@@ -405,8 +405,8 @@ static bool mapped(pid_t pid, uint64_t start, uint64_t len)
 	return found;
 }
 
-int firn_inject_recover(struct firn_inject *i, struct firn_stop *stop, struct firn_inject_journal *j,
-			struct firn_err *e)
+int firn_inject_take_over(struct firn_inject *i, struct firn_stop *stop, struct firn_inject_journal *j,
+			  struct firn_err *e)
 {
 	struct firn_thread *t;
 	struct firn_regs regs;
@@ -436,13 +436,9 @@ int firn_inject_recover(struct firn_inject *i, struct firn_stop *stop, struct fi
 		set_phase(j, mapped(stop->pid, j->scratch, FIRN_SCRATCH_BYTES) ? FIRN_INJECT_SCRATCH :
 										 FIRN_INJECT_CAVE);
 	}
-	if (j->phase == FIRN_INJECT_SCRATCH) {
-		if (mapped(stop->pid, j->scratch, FIRN_SCRATCH_BYTES))
-			err = firn_inject_close(i);
-		else
-			err = empty_cave(i);
-	} else if (j->phase == FIRN_INJECT_CAVE) {
+	if (j->phase == FIRN_INJECT_SCRATCH && mapped(stop->pid, j->scratch, FIRN_SCRATCH_BYTES))
+		return 1;
+	if (j->phase != FIRN_INJECT_NONE)
 		err = empty_cave(i);
-	}
 	return err ? wedged(i, err, e) : 0;
 }

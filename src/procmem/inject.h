@@ -44,6 +44,7 @@ struct firn_inject_journal {
 	uint32_t closing;               /* PARKED for the last call: the scratch mapping goes */
 	int32_t uffd;                   /* descriptor number in the target, or -1 */
 	uint32_t opening_uffd;          /* descriptors are on their way; scratch tells which */
+	uint64_t pair[2];               /* inodes of the socket pair they travel by; 0: not known yet */
 };
 
 struct firn_inject {
@@ -90,10 +91,11 @@ int firn_inject_write(struct firn_inject *i, uint32_t offset, const void *buf, s
 int firn_inject_read(struct firn_inject *i, uint32_t offset, void *buf, size_t len);
 
 /*
- * Finish what a dead tracer left: put a parked thread back, remove scratch and code.  The target is
- * stopped by @stop.  Does nothing where the journal is empty.  Returns as firn_inject_close.
+ * Take over from a dead tracer: put a parked thread back, let threads leave the trampoline.  The target
+ * is stopped by @stop.  Returns 1 where the scratch mapping is there and injection is open as after
+ * firn_inject_open, so that the caller closes it; 0 where nothing is left; -ESRCH, -ENOTRECOVERABLE.
  */
-int firn_inject_recover(struct firn_inject *i, struct firn_stop *stop, struct firn_inject_journal *j,
-			struct firn_err *e);
+int firn_inject_take_over(struct firn_inject *i, struct firn_stop *stop, struct firn_inject_journal *j,
+			  struct firn_err *e);
 
 #endif

@@ -307,7 +307,7 @@ int firn_stop_resume(struct firn_stop *s, bool rest)
 	return first;
 }
 
-int firn_stop_continue(struct firn_stop *s)
+int firn_stop_continue(struct firn_stop *s, struct firn_mask_journal *j)
 {
 	uint64_t mask = 0, only_cont = ~(1ull << (SIGCONT - 1));
 	uint64_t deadline = firn_sys.clock_ns() + FIRN_STOP_DEADLINE_MS * 1000000ull;
@@ -326,9 +326,13 @@ int firn_stop_continue(struct firn_stop *s)
 	 */
 	if (firn_sys.ptrace(PTRACE_GETSIGMASK, tid, (void *)8, &mask) < 0)
 		return -ESRCH;
+	j->mask = mask;
+	__atomic_store_n(&j->tid, tid, __ATOMIC_SEQ_CST);
 	firn_sys.ptrace(PTRACE_SETSIGMASK, tid, (void *)8, &only_cont);
+	firn_point(FIRN_POINT_CONT_MASK);
 	if (firn_sys.kill(s->pid, SIGCONT) < 0)
 		err = -ESRCH;
+	firn_point(FIRN_POINT_CONT_SENT);
 	while (!err) {
 		long status;
 
@@ -356,6 +360,15 @@ int firn_stop_continue(struct firn_stop *s)
 		firn_stop_wait(tid, deadline + FIRN_STOP_DEADLINE_MS * 1000000ull);
 	}
 	firn_sys.ptrace(PTRACE_SETSIGMASK, tid, (void *)8, &mask);
+	__atomic_store_n(&j->tid, 0, __ATOMIC_SEQ_CST);
 	s->group_stop = false;
 	return err == -ESRCH ? err : 0;
+}
+
+void firn_stop_restore_mask(struct firn_stop *s, struct firn_mask_journal *j)
+{
+	for (unsigned int i = 0; j->tid && i < s->nthreads; i++)
+		if (s->threads[i].tid == j->tid)
+			firn_sys.ptrace(PTRACE_SETSIGMASK, j->tid, (void *)8, &j->mask);
+	j->tid = 0;
 }

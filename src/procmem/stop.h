@@ -46,9 +46,19 @@ int firn_stop_all(struct firn_stop *s, struct firn_err *e);
  */
 int firn_stop_resume(struct firn_stop *s, bool rest);
 
+/* Of the one moment when a thread's signal mask is not its own; in memory that outlives the agent. */
+struct firn_mask_journal {
+	int32_t tid;                 /* 0: none */
+	uint32_t pad;
+	uint64_t mask;
+};
+
 /* End a group-stop of ours: continue the target, with the SIGCONT itself kept from its handlers.
  * The target is stopped by @s before and after.  Returns 0, or -errno. */
-int firn_stop_continue(struct firn_stop *s);
+int firn_stop_continue(struct firn_stop *s, struct firn_mask_journal *j);
+
+/* Put back a mask that a dead tracer left behind.  The target is stopped by @s. */
+void firn_stop_restore_mask(struct firn_stop *s, struct firn_mask_journal *j);
 
 /*
  * Wait for thread @tid's next stop.  Returns the wait status, or -ESRCH (gone), or -ETIMEDOUT.

@@ -55,6 +55,8 @@
 	X(FAULT_COPIED, "fault.copied")                         \
 	X(CHILD_MADE, "fork.child")                             \
 	X(THAW_STOPPED, "thaw.stopped")                         \
+	X(CONT_MASK, "thaw.cont.mask")                          \
+	X(CONT_SENT, "thaw.cont.sent")                          \
 	X(THAW_RUNNING, "thaw.running")                         \
 	X(THAW_BLOCK, "thaw.block")                             \
 	X(THAW_WHOLE, "thaw.whole")                             \

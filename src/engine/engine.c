@@ -1,0 +1,56 @@
+/* SPDX-License-Identifier: MIT */
+#include "engine/engine.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "base/fd.h"
+#include "engine/internal.h"
+
+int firn_engine_open(struct firn_engine **ret, const struct firn_engine_config *config, struct firn_err *e)
+{
+	struct firn_engine *en = calloc(1, sizeof(*en));
+	int err;
+
+	if (!en)
+		return firn_err_set(e, FIRN_EXIT_FAILED, ENOMEM, "no-memory", "no memory to begin");
+	en->config = *config;
+	en->page_size = (uint32_t)sysconf(_SC_PAGESIZE);
+	pthread_mutex_init(&en->lock, NULL);
+	pthread_mutex_init(&en->builder_lock, NULL);
+	pthread_cond_init(&en->changed, NULL);
+	en->uffd_device = firn_uffd_open_device(&en->uffd_features);
+	if (en->uffd_device < 0) {
+		err = en->uffd_device;
+		if (err == -EOPNOTSUPP)
+			firn_err_set(e, FIRN_EXIT_KERNEL, -err, "uffd-features",
+				     "this kernel's userfaultfd lacks layout events: Linux 6.1 or newer is needed");
+		else
+			firn_err_set(e, FIRN_EXIT_KERNEL, -err, "no-userfaultfd",
+				     FIRN_UFFD_DEVICE " cannot be opened (%s): Linux 6.1 or newer with CONFIG_USERFAULTFD, and root, are needed",
+				     strerror(-err));
+		free(en);
+		return err;
+	}
+	firn_child_set_engine(en);
+	err = firn_pager_start(&en->pager, &firn_engine_pager_ops, config->key, en->page_size);
+	if (err) {
+		firn_fd_close(&en->uffd_device);
+		free(en);
+		return firn_err_set(e, FIRN_EXIT_FAILED, -err, "pager", "the pagers cannot be started: %s", strerror(-err));
+	}
+	*ret = en;
+	return 0;
+}
+
+void firn_engine_close(struct firn_engine *en)
+{
+	firn_pager_stop(en->pager);
+	firn_fd_close(&en->uffd_device);
+	pthread_mutex_destroy(&en->lock);
+	pthread_mutex_destroy(&en->builder_lock);
+	pthread_cond_destroy(&en->changed);
+	free(en);
+}

@@ -1,0 +1,128 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * The data transfer engine: freeze, evict, thaw and recover as whole operations.
+ *
+ * Every operation runs on a thread of its caller's choice, which becomes the target's tracer for its
+ * duration, and may be run for several targets at once.
+ */
+#ifndef FIRN_ENGINE_ENGINE_H
+#define FIRN_ENGINE_ENGINE_H
+
+#include <sys/types.h>
+
+#include "base/err.h"
+#include "link/link.h"
+#include "pack/format.h"
+
+enum firn_target_state {
+	FIRN_TARGET_PLANNED = 0,
+	FIRN_TARGET_STOPPING,
+	FIRN_TARGET_FROZEN,
+	FIRN_TARGET_EVICTED,
+	FIRN_TARGET_THAWING,
+	FIRN_TARGET_RESIDENT,
+	FIRN_TARGET_WEDGED,          /* an undo failed: not touched any more, its pack is kept */
+};
+
+enum firn_phase {
+	FIRN_PHASE_PLAN,
+	FIRN_PHASE_STOP,
+	FIRN_PHASE_WALK,
+	FIRN_PHASE_GATHER,
+	FIRN_PHASE_WRITE,
+	FIRN_PHASE_ARM,
+	FIRN_PHASE_DROP,
+	FIRN_PHASE_LEAVE,
+	FIRN_PHASE_TOTAL,
+	FIRN_PHASE_RUN,              /* of a thaw: until the target ran */
+	FIRN_PHASE_WHOLE,            /* of a thaw: until it was whole */
+	FIRN_PHASES
+};
+
+const char *firn_target_state_name(enum firn_target_state s);
+const char *firn_phase_name(enum firn_phase p);
+
+/* All there is to know of a target, by value. */
+struct firn_report {
+	pid_t pid;                   /* 0: a forked child not yet identified */
+	pid_t parent;                /* the target it was forked from while evicted, or 0 */
+	uint64_t start_time;
+	char comm[16];
+	enum firn_target_state state;
+	uint64_t since_ms;           /* realtime */
+	struct firn_link_counts counts;
+	uint64_t generation, pack_bytes, pack_raw_bytes, duplicates;
+	uint32_t blocks, cipher;
+	char pack_path[512];
+	uint64_t write_calls, write_bytes, read_calls, read_bytes, blocks_read, faults, lost;
+	uint64_t memory_before, memory_after;
+	uint64_t pages;              /* that this eviction took */
+	uint64_t ns[FIRN_PHASES];    /* 0: did not happen */
+	struct firn_err err;         /* of the operation reported on; code 0: none */
+};
+
+struct firn_engine;
+
+struct firn_engine_config {
+	const char *private_dir;     /* link states and journals; memory, not a disk */
+	const char *store_dir;       /* packs */
+	const uint8_t *key;          /* 32 bytes, for as long as the engine lives */
+	enum firn_cipher cipher;
+	uint64_t *generation;        /* counts packs under this key; shared memory that outlives the agent */
+	pid_t keeper;                /* refused as a target */
+};
+
+/*
+ * Make an engine: probe the kernel, check the store, start the pagers.
+ * Returns 0; -EOPNOTSUPP/-ENOENT kernel (FIRN_EXIT_KERNEL); -EROFS, -EACCES, -ENOENT, -EINVAL store
+ * (FIRN_EXIT_STORE), each with *@e filled.
+ */
+int firn_engine_open(struct firn_engine **ret, const struct firn_engine_config *config, struct firn_err *e);
+/* Nothing is evicted any more.  */
+void firn_engine_close(struct firn_engine *en);
+
+/*
+ * Take over what a former agent left in the private directory.  @keeper: descriptor of the process
+ * that still holds its descriptors (pidfd), or -1.  Targets that ended are forgotten; packs that
+ * belong to nobody are deleted.  Before any other operation.  Returns how many targets live on.
+ */
+int firn_engine_recover(struct firn_engine *en, int keeper);
+
+struct firn_evict_options {
+	bool freeze;                 /* leave it stopped */
+	bool dry_run;                /* plan only */
+	pid_t client;                /* neither it nor an ancestor of it is touched */
+	void (*progress)(void *arg, const char *phase, uint64_t done, uint64_t total);
+	void *arg;
+};
+
+/*
+ * Evict @pid, and with options->freeze leave it stopped.  On failure the target is whole and runs as
+ * before; *@ret holds the error.  Returns 0, or -errno.
+ */
+int firn_engine_evict(struct firn_engine *en, pid_t pid, const struct firn_evict_options *options,
+		      struct firn_report *ret);
+
+/* Let @pid run and bring everything back; nothing of ours remains.  @ret as above.  Returns 0 or -errno;
+ * pages that were lost are reported by FIRN_EXIT_LOST and stay poisoned. */
+int firn_engine_thaw(struct firn_engine *en, pid_t pid, const struct firn_evict_options *options,
+		     struct firn_report *ret);
+
+/* The pids of all targets (0 for children not yet identified, once each by @fn's @id).  @fn is called
+ * with the registry locked: it only takes notes. */
+void firn_engine_each(struct firn_engine *en, void (*fn)(void *arg, const struct firn_report *r), void *arg);
+/* One target's report.  Returns 0, or -ENOENT. */
+int firn_engine_show(struct firn_engine *en, pid_t pid, struct firn_report *ret);
+
+/* Forget targets that have ended (or run another program now).  Cheap; call when idle.  Returns how many
+ * targets are left. */
+unsigned int firn_engine_reap(struct firn_engine *en);
+
+/* May a user with @uid (and @gid) ptrace @pid?  Root may.  Returns 0, -ESRCH, or -EPERM. */
+int firn_engine_may_trace(uid_t uid, gid_t gid, pid_t pid);
+
+/* Thaw children that have no pid: see firn_engine_thaw; @id is their number in the registry. */
+int firn_engine_thaw_all(struct firn_engine *en, const struct firn_evict_options *options,
+			 void (*fn)(void *arg, const struct firn_report *r), void *arg);
+
+#endif

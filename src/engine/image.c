@@ -1,0 +1,317 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * The files of the engine: images and pack tables in the private directory, packs in the store.
+ */
+#include "engine/internal.h"
+
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/magic.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <sys/vfs.h>
+
+#include "base/fd.h"
+#include "base/paths.h"
+#include "sys/sys.h"
+
+#define IMAGE_SUFFIX ".target"
+#define TABLE_SUFFIX ".tables"
+
+/* A shared mapping of @path, of @bytes where it is made, of its size where it exists. */
+static int map_file(const char *path, size_t *bytes, bool create, void **ret)
+{
+	FIRN_FD fd = (int)firn_sys.open(path, O_RDWR | (create ? O_CREAT | O_EXCL : 0), 0600);
+	struct stat st;
+	void *p;
+	long err;
+
+	if (fd < 0)
+		return fd;
+	if (create) {
+		err = firn_sys.ftruncate(fd, *bytes);
+		if (err) {
+			firn_sys.unlink(path);
+			return (int)err;
+		}
+	} else {
+		if (fstat(fd, &st))
+			return -errno;
+		*bytes = (size_t)st.st_size;
+		if (!*bytes)
+			return -EBADMSG;
+	}
+	p = mmap(NULL, *bytes, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+	if (p == MAP_FAILED) {
+		err = -errno;
+		if (create)
+			firn_sys.unlink(path);
+		return (int)err;
+	}
+	/* Link states and keys of nobody else's business: not in core dumps, not in children. */
+	madvise(p, *bytes, MADV_DONTDUMP);
+	*ret = p;
+	return 0;
+}
+
+int firn_image_create(struct firn_engine *en, struct firn_target *t, const struct firn_proc *proc,
+		      const struct firn_link_shape *shape, struct firn_err *e)
+{
+	size_t link_at = firn_align_up(sizeof(struct firn_image), en->page_size);
+	char name[64];
+	void *mem;
+	int err;
+
+	t->image_bytes = link_at + firn_align_up(firn_link_bytes(shape), en->page_size);
+	pthread_mutex_lock(&en->lock);
+	en->serial++;
+	snprintf(name, sizeof(name), "%d-%llu-%llu" IMAGE_SUFFIX, proc->pid,
+		 (unsigned long long)proc->start_time, (unsigned long long)en->serial);
+	pthread_mutex_unlock(&en->lock);
+	err = firn_path_join(t->image_path, sizeof(t->image_path), en->config.private_dir, name);
+	if (!err)
+		err = map_file(t->image_path, &t->image_bytes, true, &mem);
+	if (err)
+		return firn_err_set(e, FIRN_EXIT_FAILED, -err, "no-state",
+				    "link state for process %d cannot be made in %s (%s): free memory there", proc->pid,
+				    en->config.private_dir, strerror(-err));
+	t->image = mem;
+	t->image->version = FIRN_IMAGE_VERSION;
+	t->image->page_size = en->page_size;
+	t->image->link_at = link_at;
+	t->image->link_bytes = t->image_bytes - link_at;
+	t->image->pid = proc->pid;
+	t->image->start_time = proc->start_time;
+	t->image->serial = en->serial;
+	snprintf(t->image->comm, sizeof(t->image->comm), "%s", proc->comm);
+	t->image->uffd = t->image->target_uffd = -1;
+	t->image->inject.uffd = -1;
+	err = firn_armed_init(&t->armed, proc->pid, &t->image->armed);
+	if (err) {
+		munmap(mem, t->image_bytes);
+		t->image = NULL;
+		firn_sys.unlink(t->image_path);
+		return firn_err_set(e, FIRN_EXIT_FAILED, -err, "no-lock", "a lock cannot be made: %s", strerror(-err));
+	}
+	t->armed.owner = t;
+	t->armed.features = en->uffd_features;
+	firn_link_format(&t->armed.link, (char *)mem + link_at, shape);
+	__atomic_store_n(&t->image->magic, FIRN_IMAGE_MAGIC, __ATOMIC_RELEASE);
+	return 0;
+}
+
+int firn_image_open(struct firn_engine *en, struct firn_target *t, const char *path)
+{
+	struct firn_image *image;
+	void *mem;
+	int err;
+
+	snprintf(t->image_path, sizeof(t->image_path), "%s", path);
+	err = map_file(path, &t->image_bytes, false, &mem);
+	if (err)
+		return err;
+	image = mem;
+	if (t->image_bytes < sizeof(*image) || image->magic != FIRN_IMAGE_MAGIC ||
+	    image->version != FIRN_IMAGE_VERSION || image->page_size != en->page_size ||
+	    image->link_at > t->image_bytes || image->link_bytes > t->image_bytes - image->link_at) {
+		munmap(mem, t->image_bytes);
+		return -EBADMSG;
+	}
+	t->image = image;
+	t->pid = image->pid;
+	err = firn_armed_init(&t->armed, t->pid, &image->armed);
+	if (err) {
+		munmap(mem, t->image_bytes);
+		t->image = NULL;
+		return err;
+	}
+	t->armed.owner = t;
+	t->armed.features = en->uffd_features;
+	err = firn_link_attach(&t->armed.link, (char *)mem + image->link_at, image->link_bytes);
+	if (err)
+		firn_image_unmap(t);
+	return err;
+}
+
+void firn_image_unmap(struct firn_target *t)
+{
+	if (!t->image)
+		return;
+	firn_armed_done(&t->armed);
+	munmap(t->image, t->image_bytes);
+	t->image = NULL;
+}
+
+static int pack_paths(struct firn_engine *en, struct firn_pack_ref *p, uint64_t generation)
+{
+	char name[64];
+	int err;
+
+	snprintf(name, sizeof(name), "%016llx.pack", (unsigned long long)generation);
+	err = firn_path_join(p->path, sizeof(p->path), en->config.store_dir, name);
+	if (err)
+		return err;
+	snprintf(name, sizeof(name), "%016llx" TABLE_SUFFIX, (unsigned long long)generation);
+	return firn_path_join(p->memory_path, sizeof(p->memory_path), en->config.private_dir, name);
+}
+
+/* O_DIRECT keeps the page cache, that is, RAM, out of it; a store that cannot do it still works. */
+static long open_pack(const char *path, int flags)
+{
+	long fd = firn_sys.open(path, flags | O_DIRECT, 0600);
+
+	return fd == -EINVAL ? firn_sys.open(path, flags, 0600) : fd;
+}
+
+int firn_pack_ref_create(struct firn_engine *en, struct firn_pack_ref **ret, uint32_t max_blocks,
+			 uint32_t max_fills, struct firn_err *e)
+{
+	struct firn_pack_ref *p = calloc(1, sizeof(*p));
+	uint64_t generation = __atomic_add_fetch(en->config.generation, 1, __ATOMIC_SEQ_CST);
+	void *mem;
+	long fd;
+	int err;
+
+	if (!p)
+		return firn_err_set(e, FIRN_EXIT_FAILED, ENOMEM, "no-memory", "no memory for a pack's tables");
+	err = pack_paths(en, p, generation);
+	if (err)
+		goto out;
+	p->memory_bytes = firn_align_up(firn_packfile_memory_bytes(max_blocks, max_fills), en->page_size);
+	err = map_file(p->memory_path, &p->memory_bytes, true, &mem);
+	if (err) {
+		firn_err_set(e, FIRN_EXIT_FAILED, -err, "no-state", "pack tables cannot be made in %s: %s",
+			     en->config.private_dir, strerror(-err));
+		goto out;
+	}
+	firn_packfile_format(&p->file, mem, max_blocks, max_fills);
+	p->file.m->generation = generation;
+	p->file.m->cipher = en->config.cipher;
+	p->file.m->page_size = en->page_size;
+	fd = open_pack(p->path, O_RDWR | O_CREAT | O_EXCL);
+	if (fd < 0) {
+		err = (int)fd;
+		munmap(mem, p->memory_bytes);
+		firn_sys.unlink(p->memory_path);
+		firn_err_set(e, FIRN_EXIT_STORE, -err, "store", "a pack cannot be made in %s (%s): make the store writable",
+			     en->config.store_dir, strerror(-err));
+		goto out;
+	}
+	p->file.fd = (int)fd;
+	p->users = 1;
+	*ret = p;
+	return 0;
+out:
+	free(p);
+	return err;
+}
+
+int firn_pack_ref_open(struct firn_engine *en, struct firn_pack_ref **ret, uint64_t generation)
+{
+	struct firn_pack_ref *p;
+	void *mem;
+	long fd;
+	int err;
+
+	for (struct firn_target *t = en->targets; t; t = t->next) {
+		if (t->pack && t->pack->file.m->generation == generation) {
+			t->pack->users++;
+			*ret = t->pack;
+			return 0;
+		}
+	}
+	p = calloc(1, sizeof(*p));
+	if (!p)
+		return -ENOMEM;
+	err = pack_paths(en, p, generation);
+	if (!err)
+		err = map_file(p->memory_path, &p->memory_bytes, false, &mem);
+	if (err)
+		goto out;
+	err = firn_packfile_attach(&p->file, mem, p->memory_bytes);
+	if (err) {
+		munmap(mem, p->memory_bytes);
+		goto out;
+	}
+	fd = open_pack(p->path, O_RDWR);
+	p->file.fd = (int)fd;           /* a pack that is gone: its pages will be reported lost */
+	p->users = 1;
+	*ret = p;
+	return 0;
+out:
+	free(p);
+	return err;
+}
+
+void firn_pack_unref(struct firn_pack_ref *p)
+{
+	if (!p || --p->users)
+		return;
+	firn_fd_close(&p->file.fd);
+	munmap(p->file.m, p->memory_bytes);
+	firn_sys.unlink(p->path);
+	firn_sys.unlink(p->memory_path);
+	free(p);
+}
+
+static bool in_use(const struct firn_engine *en, uint64_t generation)
+{
+	for (const struct firn_target *t = en->targets; t; t = t->next)
+		if (t->pack && t->pack->file.m->generation == generation)
+			return true;
+	return false;
+}
+
+/* Delete "<generation>@suffix" files of @dir that no target lives on. */
+static void sweep_dir(struct firn_engine *en, const char *dir, const char *suffix)
+{
+	struct dirent *d;
+	DIR *open = opendir(dir);
+
+	if (!open)
+		return;
+	while ((d = readdir(open))) {
+		char path[1024], *end;
+		uint64_t generation = strtoull(d->d_name, &end, 16);
+
+		if (end != d->d_name + 16 || strcmp(end, suffix) || in_use(en, generation) ||
+		    firn_path_join(path, sizeof(path), dir, d->d_name))
+			continue;
+		firn_sys.unlink(path);
+	}
+	closedir(open);
+}
+
+void firn_image_sweep(struct firn_engine *en)
+{
+	sweep_dir(en, en->config.store_dir, ".pack");
+	sweep_dir(en, en->config.private_dir, TABLE_SUFFIX);
+}
+
+int firn_store_check(const char *dir, struct firn_err *e)
+{
+	struct statfs fs;
+	char path[600];
+	long fd;
+
+	if (statfs(dir, &fs))
+		return firn_err_set(e, FIRN_EXIT_STORE, errno, "store-missing",
+				    "store %s is not there (%s): create the state directory", dir, strerror(errno));
+	if (fs.f_type == TMPFS_MAGIC || fs.f_type == RAMFS_MAGIC)
+		return firn_err_set(e, FIRN_EXIT_STORE, EINVAL, "store-tmpfs",
+				    "store %s is on tmpfs, which is memory itself: set FIRN_STATE_DIR to a directory on a disk",
+				    dir);
+	snprintf(path, sizeof(path), "%s/.check", dir);
+	fd = firn_sys.open(path, O_RDWR | O_CREAT, 0600);
+	if (fd < 0)
+		return firn_err_set(e, FIRN_EXIT_STORE, (int)-fd, "store-not-writable",
+				    "store %s is not writable (%s): check the file system and its permissions", dir,
+				    strerror((int)-fd));
+	close((int)fd);
+	firn_sys.unlink(path);
+	return 0;
+}

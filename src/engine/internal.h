@@ -1,0 +1,157 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * What the engine's files share; not for others.
+ */
+#ifndef FIRN_ENGINE_INTERNAL_H
+#define FIRN_ENGINE_INTERNAL_H
+
+#include <pthread.h>
+
+#include "engine/engine.h"
+#include "pack/builder.h"
+#include "pager/pager.h"
+#include "procmem/inject.h"
+#include "procmem/proc.h"
+#include "procmem/stop.h"
+#include "transfer/armed.h"
+#include "transfer/packfile.h"
+
+#define FIRN_IMAGE_MAGIC 0x6567616d696e7266ull   /* "frnimage" */
+#define FIRN_IMAGE_VERSION 1u
+
+/* A target's shared memory: all that a successor needs.  The link memory follows, page aligned. */
+struct firn_image {
+	uint64_t magic;
+	uint32_t version;
+	uint32_t page_size;
+	uint64_t link_at, link_bytes;
+	int32_t pid;
+	int32_t parent;
+	uint64_t start_time;
+	uint64_t serial;                /* order of birth */
+	char comm[16];
+	uint32_t state;                 /* enum firn_target_state */
+	uint32_t was_stopped;           /* by a signal, before we came: stays so after the thaw */
+	int32_t uffd;                   /* number in the agent's and the keeper's table, or -1 */
+	int32_t target_uffd;            /* number in the target, or -1 */
+	uint64_t generation;            /* of its pack; 0: none yet */
+	uint64_t since_ms;
+	uint64_t pages;
+	uint64_t memory_before, memory_after;
+	uint64_t ns[FIRN_PHASES];
+	uint64_t parent_serial, fork_seq;   /* of a child: the event that made it */
+	struct firn_mask_journal mask;
+	struct firn_inject_journal inject;
+	struct firn_armed_memory armed;
+};
+
+/* A pack and those that live on it. */
+struct firn_pack_ref {
+	struct firn_packfile file;
+	size_t memory_bytes;
+	unsigned int users;             /* under the registry's lock */
+	char path[512];                 /* in the store */
+	char memory_path[512];
+};
+
+struct firn_target {
+	struct firn_target *next;
+	struct firn_image *image;
+	size_t image_bytes;
+	char image_path[512];
+	pid_t pid;
+	int pidfd;                      /* -1 while unknown */
+	bool busy;                      /* an operation runs on it */
+	bool served;                    /* known to the pager */
+	struct firn_armed armed;
+	struct firn_pack_ref *pack;
+};
+
+struct firn_engine {
+	struct firn_engine_config config;
+	uint32_t page_size;
+	int uffd_device;
+	uint64_t uffd_features;
+	struct firn_pager *pager;
+	pthread_mutex_t lock;           /* the registry; never held while waiting for a target */
+	pthread_cond_t changed;
+	struct firn_target *targets;
+	uint64_t serial;
+	pthread_mutex_t builder_lock;   /* one gather at a time: its buffers are the agent's largest */
+};
+
+/* --- image.c: files in the private directory and the store --- */
+
+/* Make the image of @pid.  Returns 0, or -errno with *@e. */
+int firn_image_create(struct firn_engine *en, struct firn_target *t, const struct firn_proc *proc,
+		      const struct firn_link_shape *shape, struct firn_err *e);
+/* Map an image that a former agent left.  -EBADMSG: not one. */
+int firn_image_open(struct firn_engine *en, struct firn_target *t, const char *path);
+void firn_image_unmap(struct firn_target *t);
+/* Make the pack file and its tables.  Returns 0, or -errno with *@e. */
+int firn_pack_ref_create(struct firn_engine *en, struct firn_pack_ref **ret, uint32_t max_blocks,
+			 uint32_t max_fills, struct firn_err *e);
+int firn_pack_ref_open(struct firn_engine *en, struct firn_pack_ref **ret, uint64_t generation);
+/* The last user deletes the pack and gives its space back.  Registry locked. */
+void firn_pack_unref(struct firn_pack_ref *p);
+/* Delete packs and tables that no target lives on. */
+void firn_image_sweep(struct firn_engine *en);
+/* Is the store usable?  Returns 0, or -errno with *@e. */
+int firn_store_check(const char *dir, struct firn_err *e);
+
+/* --- target.c: the registry --- */
+
+struct firn_target *firn_target_new(void);
+/* Unmap, close and free; not in the registry any more. */
+void firn_target_free(struct firn_engine *en, struct firn_target *t);
+/* Put in front; registry locked by the callee. */
+void firn_target_insert(struct firn_engine *en, struct firn_target *t);
+/* Find by pid and make it the caller's alone, waiting for another operation.  NULL: no such target. */
+struct firn_target *firn_target_take(struct firn_engine *en, pid_t pid, uint64_t serial);
+void firn_target_release(struct firn_engine *en, struct firn_target *t);
+/* Take it out of pager and registry, delete image and (as last user) pack, free it.  It was taken. */
+void firn_target_forget(struct firn_engine *en, struct firn_target *t);
+void firn_target_fill_report(const struct firn_target *t, struct firn_report *ret);
+void firn_target_set_state(struct firn_target *t, enum firn_target_state s);
+/* Has its address space ended, by exit or exec? */
+bool firn_target_ended(struct firn_target *t);
+
+/* --- plan.c --- */
+
+struct firn_plan {
+	struct firn_proc proc;
+	uint64_t pages;                 /* that may be evicted, at most */
+	uint32_t vmas;
+};
+
+/* May @pid be evicted?  Reads only.  Returns 0, or -errno with *@e. */
+int firn_plan_make(struct firn_engine *en, pid_t pid, const struct firn_evict_options *o, struct firn_plan *ret,
+		   struct firn_err *e);
+
+/* --- descriptors.c: the userfaultfd's way into the target and out --- */
+
+/* Open a userfaultfd in the target; our copy is the result.  Injection is open, none begun. */
+int firn_uffd_enter(struct firn_engine *en, struct firn_target *t, struct firn_inject *i, struct firn_err *e);
+/* Close it there.  Injection as above. */
+int firn_uffd_leave(struct firn_target *t, struct firn_inject *i);
+/* Close what a dead agent left half way: our sockets and userfaultfds, but @keep. */
+int firn_uffd_sweep(struct firn_target *t, struct firn_inject *i, int keep);
+/* Is descriptor @fd of @pid a userfaultfd? */
+bool firn_uffd_is_one(pid_t pid, int fd);
+
+/* --- child.c --- */
+
+extern const struct firn_pager_ops firn_engine_pager_ops;
+void firn_child_set_engine(struct firn_engine *en);
+/* Find the process of a child that has no pid yet.  Registry locked. */
+void firn_child_identify(struct firn_engine *en, struct firn_target *t);
+
+/* --- thaw.c --- */
+
+/* Bring back everything and leave no trace; the target is taken, and freed where that succeeds. */
+int firn_thaw_target(struct firn_engine *en, struct firn_target *t, const struct firn_evict_options *o,
+		     struct firn_report *ret);
+/* With every thread stopped, injection open and nothing missing: take watch, descriptor and code away. */
+int firn_disarm(struct firn_target *t, struct firn_inject *i, struct firn_err *e);
+
+#endif

@@ -1,0 +1,222 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * The registry of targets, and what is reported of them.
+ */
+#include "engine/internal.h"
+
+#include <errno.h>
+#include <poll.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+#include "base/fd.h"
+#include "base/log.h"
+#include "sys/sys.h"
+
+static const char *const state_names[] = {
+	"planned", "stopping", "frozen", "evicted", "thawing", "resident", "wedged",
+};
+
+static const char *const phase_names[] = {
+	"plan", "stop", "walk", "gather", "write", "arm", "drop", "leave", "total", "run", "whole",
+};
+
+const char *firn_target_state_name(enum firn_target_state s)
+{
+	return state_names[s];
+}
+
+const char *firn_phase_name(enum firn_phase p)
+{
+	return phase_names[p];
+}
+
+struct firn_target *firn_target_new(void)
+{
+	struct firn_target *t = calloc(1, sizeof(*t));
+
+	if (t) {
+		t->pidfd = -1;
+		t->armed.uffd = -1;
+	}
+	return t;
+}
+
+void firn_target_free(struct firn_engine *en, struct firn_target *t)
+{
+	(void)en;
+	firn_fd_close(&t->pidfd);
+	firn_fd_close(&t->armed.uffd);
+	firn_image_unmap(t);
+	free(t);
+}
+
+void firn_target_insert(struct firn_engine *en, struct firn_target *t)
+{
+	pthread_mutex_lock(&en->lock);
+	t->next = en->targets;
+	en->targets = t;
+	pthread_mutex_unlock(&en->lock);
+}
+
+struct firn_target *firn_target_take(struct firn_engine *en, pid_t pid, uint64_t serial)
+{
+	struct firn_target *t;
+
+	pthread_mutex_lock(&en->lock);
+	for (;;) {
+		for (t = en->targets; t; t = t->next)
+			if (serial ? t->image->serial == serial : t->pid == pid)
+				break;
+		if (!t || !t->busy)
+			break;
+		pthread_cond_wait(&en->changed, &en->lock);
+	}
+	if (t)
+		t->busy = true;
+	pthread_mutex_unlock(&en->lock);
+	return t;
+}
+
+void firn_target_release(struct firn_engine *en, struct firn_target *t)
+{
+	pthread_mutex_lock(&en->lock);
+	t->busy = false;
+	pthread_cond_broadcast(&en->changed);
+	pthread_mutex_unlock(&en->lock);
+}
+
+void firn_target_forget(struct firn_engine *en, struct firn_target *t)
+{
+	if (t->served)
+		firn_pager_remove(en->pager, &t->armed);
+	pthread_mutex_lock(&en->lock);
+	for (struct firn_target **p = &en->targets; *p; p = &(*p)->next) {
+		if (*p == t) {
+			*p = t->next;
+			break;
+		}
+	}
+	/* First the image: a pack without one is swept by a successor, the other way round is not. */
+	firn_sys.unlink(t->image_path);
+	firn_pack_unref(t->pack);
+	pthread_cond_broadcast(&en->changed);
+	pthread_mutex_unlock(&en->lock);
+	firn_target_free(en, t);
+}
+
+void firn_target_set_state(struct firn_target *t, enum firn_target_state s)
+{
+	struct timespec ts;
+
+	clock_gettime(CLOCK_REALTIME, &ts);
+	t->image->since_ms = (uint64_t)ts.tv_sec * 1000 + (uint64_t)ts.tv_nsec / 1000000;
+	__atomic_store_n(&t->image->state, (uint32_t)s, __ATOMIC_SEQ_CST);
+}
+
+void firn_target_fill_report(const struct firn_target *t, struct firn_report *r)
+{
+	const struct firn_image *m = t->image;
+	struct firn_proc proc;
+
+	r->pid = t->pid;
+	r->parent = m->parent;
+	r->start_time = m->start_time;
+	memcpy(r->comm, m->comm, sizeof(r->comm));
+	r->state = (enum firn_target_state)m->state;
+	r->since_ms = m->since_ms;
+	firn_link_count(&t->armed.link, &r->counts);
+	if (t->pack) {
+		const struct firn_pack_memory *p = t->pack->file.m;
+
+		r->generation = p->generation;
+		r->pack_bytes = p->bytes;
+		r->pack_raw_bytes = p->raw_bytes;
+		r->duplicates = p->duplicates;
+		r->blocks = p->blocks;
+		r->cipher = p->cipher;
+		r->write_calls = p->write_calls;
+		r->write_bytes = p->write_bytes;
+		memcpy(r->pack_path, t->pack->path, sizeof(r->pack_path));
+	}
+	r->read_calls = m->armed.read_calls;
+	r->read_bytes = m->armed.read_bytes;
+	r->blocks_read = m->armed.blocks_read;
+	r->faults = m->armed.faults;
+	r->lost = m->armed.lost_pages;
+	r->memory_before = m->memory_before;
+	r->memory_after = m->memory_after;
+	if (t->pid && !firn_proc_read(t->pid, &proc) && proc.start_time == m->start_time)
+		r->memory_after = proc.rss_anon_bytes;
+	r->pages = m->pages;
+	memcpy(r->ns, m->ns, sizeof(r->ns));
+}
+
+bool firn_target_ended(struct firn_target *t)
+{
+	/* An address where nothing of ours can be: a live address space answers EINVAL, a dead one ENOMEM. */
+	struct uffdio_range r = { 16 * t->image->page_size, t->image->page_size };
+	struct pollfd p = { t->pidfd, POLLIN, 0 };
+
+	if (atomic_load(&t->armed.gone))
+		return true;
+	if (t->pidfd >= 0 && poll(&p, 1, 0) > 0)
+		return true;
+	return t->armed.uffd >= 0 && firn_sys.ioctl(t->armed.uffd, UFFDIO_UNREGISTER, &r) == -ENOMEM;
+}
+
+void firn_engine_each(struct firn_engine *en, void (*fn)(void *arg, const struct firn_report *r), void *arg)
+{
+	pthread_mutex_lock(&en->lock);
+	for (struct firn_target *t = en->targets; t; t = t->next) {
+		struct firn_report r;
+
+		memset(&r, 0, sizeof(r));
+		firn_child_identify(en, t);
+		firn_target_fill_report(t, &r);
+		fn(arg, &r);
+	}
+	pthread_mutex_unlock(&en->lock);
+}
+
+int firn_engine_show(struct firn_engine *en, pid_t pid, struct firn_report *ret)
+{
+	int err = -ENOENT;
+
+	memset(ret, 0, sizeof(*ret));
+	pthread_mutex_lock(&en->lock);
+	for (struct firn_target *t = en->targets; t; t = t->next) {
+		firn_child_identify(en, t);
+		if (t->pid == pid) {
+			firn_target_fill_report(t, ret);
+			err = 0;
+			break;
+		}
+	}
+	pthread_mutex_unlock(&en->lock);
+	return err;
+}
+
+unsigned int firn_engine_reap(struct firn_engine *en)
+{
+	unsigned int left = 0;
+
+	for (;;) {
+		struct firn_target *t;
+
+		left = 0;
+		pthread_mutex_lock(&en->lock);
+		for (t = en->targets; t; t = t->next) {
+			if (!t->busy && firn_target_ended(t)) {
+				t->busy = true;
+				break;
+			}
+			left++;
+		}
+		pthread_mutex_unlock(&en->lock);
+		if (!t)
+			return left;
+		firn_target_forget(en, t);
+	}
+}

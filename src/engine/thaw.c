@@ -1,0 +1,447 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Thaw: let the target run, stream back what is missing in the order of the pack while the pagers answer
+ * faults first, and when nothing is missing any more take everything of ours away.
+ */
+#include "engine/internal.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "base/fd.h"
+#include "base/log.h"
+#include "sys/sys.h"
+
+#define PAUSE_NS 50000u
+#define PATIENCE_NS (20ull * 1000000000u)
+#define SETTLE_TRIES 200
+
+struct stream {
+	struct firn_engine *en;
+	struct firn_target *t;
+	const struct firn_evict_options *o;
+	struct firn_err *e;
+	struct firn_block_reader reader;
+	struct firn_chunk chunk;
+	void *page;
+	uint64_t done, total;
+};
+
+/* Faults first: whoever waits for a page has waited longer than the stream. */
+static void give_way(struct stream *s)
+{
+	for (int n = 0; n < 100 && atomic_load(&s->t->armed.faults_waiting); n++)
+		firn_sys.sleep_ns(10000);
+}
+
+static int damaged(struct stream *s, uint32_t block, int err)
+{
+	return firn_err_set(s->e, FIRN_EXIT_LOST, -err, "lost",
+			    "process %d: block %u of its pack cannot be read back (%s): its pages are poisoned, the rest is whole",
+			    s->t->pid, block, strerror(-err));
+}
+
+/* The block of an evicted link, decoded; from the chunk at hand, the next chunk, or by itself. */
+static int fetch(struct stream *s, uint32_t block, bool sequential)
+{
+	int err;
+
+	if (sequential && (block < s->chunk.first || block - s->chunk.first >= s->chunk.count)) {
+		s->chunk.count = 0;
+		err = firn_chunk_read(&s->reader, s->t->armed.pack, block, &s->chunk);
+		if (err)
+			return err;
+	}
+	if (block >= s->chunk.first && block - s->chunk.first < s->chunk.count)
+		return firn_chunk_decode(&s->reader, s->t->armed.pack, &s->chunk, block);
+	s->chunk.count = 0;             /* the staging serves the single block now */
+	return firn_block_read(&s->reader, s->t->armed.pack, block);
+}
+
+/* Deal with link @index of the @n-th run.  *@ret_step: how many links that was. */
+static enum firn_installed step(struct stream *s, uint32_t n, uint32_t offset, uint32_t highest, uint32_t *ret_step)
+{
+	struct firn_armed *a = &s->t->armed;
+	enum firn_installed r = FIRN_INSTALLED;
+	uint32_t link, index, block;
+	struct firn_run run;
+	int err;
+
+	*ret_step = 1;
+	pthread_rwlock_rdlock(&a->layout);
+	if (!firn_link_run(&a->link, n, &run) || offset >= run.npages)
+		goto out;
+	index = run.first + offset;
+	link = firn_link_get(&a->link, index);
+	if (firn_link_state(link) == FIRN_PAGE_FILL) {
+		r = firn_armed_install_fill(a, &run, index, s->page);
+		goto out;
+	}
+	if (firn_link_state(link) != FIRN_PAGE_EVICTED)
+		goto out;
+	block = firn_link_place(link) / FIRN_BLOCK_PAGES;
+	pthread_rwlock_unlock(&a->layout);
+	/* Going back is for duplicates: their originals are near, or read by themselves. */
+	err = fetch(s, block, block >= highest);
+	pthread_rwlock_rdlock(&a->layout);
+	if (!firn_link_run(&a->link, n, &run) || offset >= run.npages || run.first + offset != index ||
+	    firn_link_get(&a->link, index) != link) {
+		r = FIRN_INSTALL_AGAIN;
+	} else if (err) {
+		uint64_t address = run.start + ((uint64_t)offset << a->link.page_shift);
+
+		damaged(s, block, err);
+		firn_armed_poison(a, address, 1);
+		firn_log("process %d: page %#llx of %s cannot be read back (%s): it is poisoned, whoever touches it gets SIGBUS",
+			 s->t->pid, (unsigned long long)address, s->t->pack->path, strerror(-err));
+	} else {
+		r = firn_armed_install(a, &run, index, run.npages - offset, block, s->reader.raw, ret_step);
+	}
+out:
+	pthread_rwlock_unlock(&a->layout);
+	return r;
+}
+
+/* One pass over all links.  Returns 0; -ESRCH gone; -ENOMEM its memory cgroup is full; -EAGAIN. */
+static int pass(struct stream *s)
+{
+	struct firn_link *l = &s->t->armed.link;
+	struct firn_run run;
+	uint32_t highest = 0;
+
+	for (uint32_t n = 0; firn_link_run(l, n, &run); n++) {
+		uint64_t stuck_since = 0;
+
+		for (uint32_t offset = 0, k; offset < run.npages;) {
+			uint32_t link = firn_link_get(l, run.first + offset), block;
+			enum firn_installed r;
+
+			if (firn_link_state(link) != FIRN_PAGE_EVICTED && firn_link_state(link) != FIRN_PAGE_FILL) {
+				offset++;
+				continue;
+			}
+			give_way(s);
+			r = step(s, n, offset, highest, &k);
+			if (r == FIRN_INSTALLED) {
+				block = firn_link_place(link) / FIRN_BLOCK_PAGES;
+				if (firn_link_state(link) == FIRN_PAGE_EVICTED && block > highest)
+					highest = block;
+				offset += k;
+				s->done += k;
+				stuck_since = 0;
+				firn_point(FIRN_POINT_THAW_BLOCK);
+				if (s->o->progress)
+					s->o->progress(s->o->arg, "thaw", s->done, s->total);
+				continue;
+			}
+			if (r == FIRN_INSTALL_GONE)
+				return -ESRCH;
+			if (!stuck_since)
+				stuck_since = firn_sys.clock_ns();
+			if (firn_sys.clock_ns() - stuck_since > PATIENCE_NS)
+				return r == FIRN_INSTALL_NO_MEMORY ? -ENOMEM : -EAGAIN;
+			/* The pagers bring the events; the table may be another one by then. */
+			firn_sys.sleep_ns(PAUSE_NS);
+			if (!firn_link_run(l, n, &run))
+				return 0;
+		}
+	}
+	return 0;
+}
+
+/* What is still to come, besides pages that are zero anyway. */
+static bool missing(struct firn_target *t)
+{
+	struct firn_link_counts c;
+	bool r;
+
+	pthread_rwlock_rdlock(&t->armed.layout);
+	firn_link_count(&t->armed.link, &c);
+	r = c.pages[FIRN_PAGE_EVICTED] || c.pages[FIRN_PAGE_IN_FLIGHT] || c.pages[FIRN_PAGE_FILL];
+	pthread_rwlock_unlock(&t->armed.layout);
+	return r;
+}
+
+static int bring_back(struct stream *s)
+{
+	struct firn_armed *a = &s->t->armed;
+	struct firn_link_counts c;
+	int err;
+
+	err = firn_block_reader_open(&s->reader, s->en->config.key, s->en->page_size, FIRN_READER_STORED_BYTES);
+	if (err)
+		return firn_err_set(s->e, FIRN_EXIT_FAILED, -err, "no-memory",
+				    "no memory to read process %d back: it runs on, page by page", s->t->pid);
+	if (posix_memalign(&s->page, s->en->page_size, s->en->page_size)) {
+		firn_block_reader_close(&s->reader);
+		return firn_err_set(s->e, FIRN_EXIT_FAILED, ENOMEM, "no-memory",
+				    "no memory to read process %d back: it runs on, page by page", s->t->pid);
+	}
+	firn_link_count(&a->link, &c);
+	s->total = c.pages[FIRN_PAGE_EVICTED] + c.pages[FIRN_PAGE_FILL];
+	/* A change of layout may move pages past the walker: until nothing is missing, again. */
+	do {
+		err = pass(s);
+	} while (!err && missing(s->t) && !firn_target_ended(s->t));
+	__atomic_fetch_add(&a->m->read_calls, s->reader.read_calls, __ATOMIC_RELAXED);
+	__atomic_fetch_add(&a->m->read_bytes, s->reader.read_bytes, __ATOMIC_RELAXED);
+	__atomic_fetch_add(&a->m->blocks_read, s->reader.blocks_read, __ATOMIC_RELAXED);
+	explicit_bzero(s->page, s->en->page_size);
+	free(s->page);
+	firn_block_reader_close(&s->reader);
+	if (err == -ENOMEM)
+		return firn_err_set(s->e, FIRN_EXIT_FAILED, ENOMEM, "no-room",
+				    "process %d: there is no memory for the rest of its pages: it runs on, page by page",
+				    s->t->pid);
+	if (err == -EAGAIN)
+		return firn_err_set(s->e, FIRN_EXIT_FAILED, EAGAIN, "layout",
+				    "process %d keeps changing its mappings: it runs on, page by page; try again", s->t->pid);
+	return err;
+}
+
+int firn_disarm(struct firn_target *t, struct firn_inject *i, struct firn_err *e)
+{
+	struct firn_armed *a = &t->armed;
+	struct firn_span s;
+	int err = 0;
+
+	if (a->uffd >= 0) {
+		pthread_rwlock_rdlock(&a->layout);
+		for (uint32_t n = 0; firn_link_watched(&a->link, n, &s); n++) {
+			struct firn_vmas v;
+			struct firn_vma m;
+
+			if (!firn_armed_unregister(a, s))
+				continue;
+			/* Something else lies in between by now: mapping by mapping. */
+			if (firn_vmas_open(&v, t->pid, false))
+				continue;
+			while (firn_vmas_next(&v, &m) > 0) {
+				struct firn_span part = { firn_max_u64(m.start, s.start), firn_min_u64(m.end, s.end) };
+
+				if (part.start < part.end)
+					firn_armed_unregister(a, part);
+			}
+			firn_vmas_close(&v);
+		}
+		pthread_rwlock_unlock(&a->layout);
+	}
+	firn_point(FIRN_POINT_THAW_DISARMED);
+	err = firn_uffd_leave(t, i);
+	firn_point(FIRN_POINT_THAW_CLOSED);
+	if (!err)
+		err = firn_inject_close(i);
+	if (!err)
+		return 0;
+	if (err == -ESRCH)
+		return firn_err_set(e, FIRN_EXIT_NOT_FOUND, ESRCH, "gone", "process %d ended meanwhile: nothing to do", t->pid);
+	return firn_err_set(e, FIRN_EXIT_LOST, -err, "wedged",
+			    "process %d could not be put back (%s): it is left as it is, its pack is kept", t->pid,
+			    strerror(-err));
+}
+
+/* Stop it once more, see that nothing is missing, take everything of ours away. */
+static int leave(struct stream *s)
+{
+	struct firn_target *t = s->t;
+	struct firn_image *image = t->image;
+	struct firn_proc proc;
+	struct firn_inject *inject;
+	struct firn_stop stop;
+	int err;
+
+	err = firn_proc_read(t->pid, &proc);
+	if (err || proc.start_time != image->start_time)
+		return -ESRCH;
+	inject = calloc(1, sizeof(*inject));
+	if (!inject)
+		return -ENOMEM;
+	err = firn_stop_open(&stop, t->pid, proc.threads, proc.seccomp);
+	if (err) {
+		free(inject);
+		return err;
+	}
+	for (int tries = 0;; tries++) {
+		err = firn_stop_all(&stop, s->e);
+		if (err)
+			goto out;
+		/* Nothing may have been moved away while we looked elsewhere. */
+		if (!missing(t) || tries == SETTLE_TRIES)
+			break;
+		firn_stop_resume(&stop, false);
+		err = pass(s);
+		if (err)
+			goto out;
+	}
+	memset(&image->inject, 0, sizeof(image->inject));
+	image->inject.uffd = image->target_uffd;
+	{
+		int uffd = image->inject.uffd;
+
+		err = firn_inject_open(inject, &stop, &image->inject, s->e);
+		image->inject.uffd = uffd;
+	}
+	if (!err)
+		err = firn_disarm(t, inject, s->e);
+	if (err == -ENOTRECOVERABLE)
+		firn_target_set_state(t, FIRN_TARGET_WEDGED);
+	firn_stop_resume(&stop, false);
+out:
+	firn_stop_close(&stop);
+	free(inject);
+	return err;
+}
+
+/* A frozen target runs again, unless it was stopped before we came. */
+static int let_run(struct firn_target *t, struct firn_err *e)
+{
+	struct firn_proc proc;
+	struct firn_stop stop;
+	int err;
+
+	err = firn_proc_read(t->pid, &proc);
+	if (err || proc.start_time != t->image->start_time)
+		return -ESRCH;
+	if (t->image->state != FIRN_TARGET_FROZEN || t->image->was_stopped)
+		return 0;
+	err = firn_stop_open(&stop, t->pid, proc.threads, proc.seccomp);
+	if (err)
+		return err;
+	err = firn_stop_all(&stop, e);
+	if (!err) {
+		firn_point(FIRN_POINT_THAW_STOPPED);
+		if (stop.group_stop)
+			err = firn_stop_continue(&stop, &t->image->mask);
+		firn_stop_resume(&stop, false);
+	}
+	firn_stop_close(&stop);
+	return err;
+}
+
+int firn_thaw_target(struct firn_engine *en, struct firn_target *t, const struct firn_evict_options *o,
+		     struct firn_report *ret)
+{
+	struct stream s = { .en = en, .t = t, .o = o, .e = &ret->err };
+	struct firn_image *image = t->image;
+	uint64_t start = firn_sys.clock_ns();
+	struct firn_proc proc;
+	int err = 0;
+
+	image->ns[FIRN_PHASE_RUN] = image->ns[FIRN_PHASE_WHOLE] = 0;
+	if (t->pid)
+		err = let_run(t, &ret->err);
+	if (!err) {
+		firn_target_set_state(t, FIRN_TARGET_THAWING);
+		image->ns[FIRN_PHASE_RUN] = firn_sys.clock_ns() - start;
+		firn_point(FIRN_POINT_THAW_RUNNING);
+		err = bring_back(&s);
+	}
+	if (!err && firn_target_ended(t))
+		err = -ESRCH;
+	if (!err) {
+		firn_point(FIRN_POINT_THAW_WHOLE);
+		pthread_mutex_lock(&en->lock);
+		firn_child_identify(en, t);
+		pthread_mutex_unlock(&en->lock);
+	}
+	if (!err && t->pid)
+		err = leave(&s);
+	image->ns[FIRN_PHASE_WHOLE] = firn_sys.clock_ns() - start;
+	if (!err)
+		firn_target_set_state(t, FIRN_TARGET_RESIDENT);
+	if (t->pid && !firn_proc_read(t->pid, &proc))
+		image->memory_after = proc.rss_anon_bytes;
+	firn_target_fill_report(t, ret);
+	if (err == -ESRCH || (err && firn_target_ended(t))) {
+		if (!ret->err.code)
+			firn_err_set(&ret->err, FIRN_EXIT_NOT_FOUND, ESRCH, "gone",
+				     "process %d has ended: its pack is deleted", t->pid);
+		firn_target_forget(en, t);
+		return -ESRCH;
+	}
+	if (err) {
+		if (image->state == FIRN_TARGET_THAWING)
+			firn_target_set_state(t, FIRN_TARGET_EVICTED);
+		firn_target_release(en, t);
+		return err;
+	}
+	firn_point(FIRN_POINT_THAW_LEFT);
+	firn_target_forget(en, t);
+	return ret->err.code ? -EIO : 0;
+}
+
+int firn_engine_thaw(struct firn_engine *en, pid_t pid, const struct firn_evict_options *o, struct firn_report *ret)
+{
+	struct firn_target *t;
+
+	memset(ret, 0, sizeof(*ret));
+	ret->pid = pid;
+	ret->err.pid = pid;
+	t = firn_target_take(en, pid, 0);
+	if (!t) {
+		uint64_t start;
+
+		if (firn_proc_start_time(pid, &start))
+			return firn_err_set(&ret->err, FIRN_EXIT_NOT_FOUND, ESRCH, "no-such-process",
+					    "there is no process %d: nothing to thaw", pid);
+		return firn_err_set(&ret->err, FIRN_EXIT_NOT_FOUND, ENOENT, "not-frozen",
+				    "process %d is neither frozen nor evicted: nothing to thaw", pid);
+	}
+	if (o->dry_run || t->image->state == FIRN_TARGET_WEDGED) {
+		bool wedged = t->image->state == FIRN_TARGET_WEDGED;
+
+		firn_target_fill_report(t, ret);
+		firn_target_release(en, t);
+		return wedged ? firn_err_set(&ret->err, FIRN_EXIT_LOST, ENOTRECOVERABLE, "wedged",
+					     "process %d is wedged: it is not touched any more, its pack is kept", pid) :
+				0;
+	}
+	return firn_thaw_target(en, t, o, ret);
+}
+
+int firn_engine_thaw_all(struct firn_engine *en, const struct firn_evict_options *o,
+			 void (*fn)(void *arg, const struct firn_report *r), void *arg)
+{
+	uint64_t seen = 0;
+	int first = 0;
+
+	for (;;) {
+		struct firn_target *t;
+		struct firn_report r;
+		uint64_t next = 0;
+		int err = 0;
+
+		/* By order of birth, so that each is tried once. */
+		pthread_mutex_lock(&en->lock);
+		for (t = en->targets; t; t = t->next)
+			if (t->image->serial > seen && (!next || t->image->serial < next))
+				next = t->image->serial;
+		pthread_mutex_unlock(&en->lock);
+		if (!next)
+			return first;
+		seen = next;
+		t = firn_target_take(en, 0, next);
+		if (!t)
+			continue;
+		memset(&r, 0, sizeof(r));
+		r.err.pid = t->pid;
+		if (o->dry_run || t->image->state == FIRN_TARGET_WEDGED) {
+			firn_target_fill_report(t, &r);
+			if (t->image->state == FIRN_TARGET_WEDGED)
+				err = firn_err_set(&r.err, FIRN_EXIT_LOST, ENOTRECOVERABLE, "wedged",
+						   "process %d is wedged: it is not touched any more, its pack is kept",
+						   t->pid);
+			firn_target_release(en, t);
+		} else {
+			err = firn_thaw_target(en, t, o, &r);
+			if (r.err.code == FIRN_EXIT_NOT_FOUND)
+				err = 0;        /* it ended meanwhile: that is no failure of thawing all */
+		}
+		if (err && !first)
+			first = err;
+		fn(arg, &r);
+	}
+}
