@@ -17,6 +17,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/un.h>
 #include <sys/wait.h>
@@ -374,6 +375,59 @@ static void test_progress(void **state)
 	end(&agent);
 }
 
+/* A firnd that says no, one that says nothing, and one that claims success and is not there. */
+static void test_start(void **state)
+{
+	static const struct {
+		const char *script;
+		int code;
+		const char *reason, *message;
+	} cases[] = {
+		{ "echo 'firnd: the store is full: make room' >&2; exit 7", FIRN_STORE, "start",
+		  "the store is full: make room" },
+		{ "exit 42", FIRN_NO_AGENT, "start", "firnd exited with 42" },
+		{ "kill -9 $$", FIRN_NO_AGENT, "start", "firnd was ended by signal 9" },
+		{ "sleep 60 >&2 & echo $! >\"$FIRN_RUNTIME_DIR/agent.pid\"; exit 0", FIRN_NO_AGENT,
+		  "no-agent", "no agent runs" },
+	};
+	char path[128], pid_path[128], saved[4096];
+	struct firn_client *client;
+	struct firn_error error;
+
+	(void)state;
+	if (geteuid() != 0)
+		skip();
+	snprintf(pid_path, sizeof(pid_path), "%s/agent.pid", dir);
+	unlink(pid_path);
+	snprintf(saved, sizeof(saved), "%s", getenv("PATH"));
+	snprintf(path, sizeof(path), "%s:%s", dir, "/usr/bin:/bin");
+	setenv("PATH", path, 1);
+	snprintf(path, sizeof(path), "%s/firnd", dir);
+	for (size_t i = 0; i < ARRAY_SIZE(cases); i++) {
+		FILE *f = fopen(path, "we");
+		int pid;
+
+		assert_non_null(f);
+		fprintf(f, "#!/bin/sh\n%s\n", cases[i].script);
+		fclose(f);
+		assert_int_equal(chmod(path, 0755), 0);
+		assert_int_equal(firn_connect(&client, FIRN_CONNECT_START, &error), cases[i].code);
+		assert_null(client);
+		assert_string_equal(error.reason, cases[i].reason);
+		assert_non_null(strstr(error.message, cases[i].message));
+		if (i + 1 < ARRAY_SIZE(cases))
+			continue;
+		/* It did not wait for the end of what kept its standard error open. */
+		f = fopen(pid_path, "re");
+		assert_non_null(f);
+		assert_int_equal(fscanf(f, "%d", &pid), 1);
+		fclose(f);
+		kill(pid, SIGKILL);
+	}
+	unlink(path);
+	setenv("PATH", saved, 1);
+}
+
 static int make_dirs(void **state)
 {
 	(void)state;
@@ -404,6 +458,7 @@ int main(void)
 		cmocka_unit_test(test_nonsense),   cmocka_unit_test(test_error),
 		cmocka_unit_test(test_agent_dies), cmocka_unit_test(test_recycled_pid),
 		cmocka_unit_test(test_usage),      cmocka_unit_test(test_progress),
+		cmocka_unit_test(test_start),
 	};
 
 	return cmocka_run_group_tests(tests, make_dirs, remove_dirs);
