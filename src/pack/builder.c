@@ -3,10 +3,10 @@
  * Pages in, a pack out.  Owns one mapping with all its buffers and tables, and a codec per worker;
  * does no I/O but through the callbacks, and allocates in firn_builder_open only.
  *
- * A unique page is copied to the staging buffer.  A full staging buffer (a batch) becomes stored bytes
- * in two parallel passes: compress (staging -> scratch), which gives each block its size and so its
- * offset, then seal (scratch, or staging for a block that did not shrink -> output buffer), which
- * encrypts each block straight to where it will be written from.
+ * A unique page is copied to the staging buffer.  A full staging buffer (a batch) becomes stored
+ * bytes in two parallel passes: compress (staging -> scratch), which gives each block its size and
+ * so its offset, then seal (scratch, or staging for a block that did not shrink -> output buffer),
+ * which encrypts each block straight to where it will be written from.
  *
  * Invariants, between calls:
  *   1. staging holds pages of blocks first_block.. only; blocks before that are sealed.
@@ -123,7 +123,7 @@ int firn_builder_open(struct firn_builder **ret, const struct firn_builder_confi
 		return -EINVAL;
 	piece_bytes = block_bytes > FIRN_INDEX_PIECE_BYTES ? block_bytes : FIRN_INDEX_PIECE_BYTES;
 	batch_blocks = batch_bytes > block_bytes ? batch_bytes / block_bytes : 1;
-	/* One piece may overrun; an index piece's head and tag, the footer and its padding come on top. */
+	/* One piece may overrun; heads, tags, the footer and its padding come on top. */
 	out_room = (size_t)out_bytes + piece_bytes + 3 * FIRN_PACK_ALIGN;
 
 	take(&total, sizeof(*b));
@@ -258,7 +258,8 @@ static int drain(struct firn_builder *b)
 	return wait_pending(b);
 }
 
-static void run(struct firn_builder *b, uint32_t n, void (*fn)(void *arg, uint32_t i, uint32_t worker))
+static void run(struct firn_builder *b, uint32_t n,
+		void (*fn)(void *arg, uint32_t i, uint32_t worker))
 {
 	if (b->ops.run && n > 1) {
 		b->ops.run(b->ctx, n, fn, b);
@@ -302,7 +303,8 @@ static void seal_job(void *arg, uint32_t i, uint32_t worker)
 		return;
 	}
 	j->err = firn_codec_seal(&b->codecs[worker], &p,
-				 (j->codec == FIRN_CODEC_RAW ? b->staging : b->scratch) + at, j->out);
+				 (j->codec == FIRN_CODEC_RAW ? b->staging : b->scratch) + at,
+				 j->out);
 	memset(j->out + sealed, 0, firn_block_span_bytes(j->stored_bytes) - sealed);
 }
 
@@ -485,12 +487,14 @@ static bool find_fill(struct firn_builder *b, uint64_t word, uint32_t *ret)
 	return false;
 }
 
-static bool is_same(struct firn_builder *b, const struct original *o, bool has_cookie, const uint8_t *page)
+static bool is_same(struct firn_builder *b, const struct original *o, bool has_cookie,
+		    const uint8_t *page)
 {
 	uint32_t slot = o->slot - 1, staged_from = b->first_block * FIRN_BLOCK_PAGES;
 
 	if (slot >= staged_from)
-		return !memcmp(b->staging + (size_t)(slot - staged_from) * b->page_size, page, b->page_size);
+		return !memcmp(b->staging + (size_t)(slot - staged_from) * b->page_size, page,
+			       b->page_size);
 	if (!b->ops.same || !has_cookie)
 		return false;
 	b->stats.same_calls++;
@@ -498,11 +502,11 @@ static bool is_same(struct firn_builder *b, const struct original *o, bool has_c
 }
 
 /*
- * The slot of an equal page of this slice.  Otherwise false, and *@ret_free is where this page may be
- * entered, NULL for nowhere.
+ * The slot of an equal page of this slice.  Otherwise false, and *@ret_free is where this page may
+ * be entered, NULL for nowhere.
  */
-static bool find_original(struct firn_builder *b, uint64_t hash, bool has_cookie, const uint8_t *page,
-			  uint32_t *ret_slot, struct original **ret_free)
+static bool find_original(struct firn_builder *b, uint64_t hash, bool has_cookie,
+			  const uint8_t *page, uint32_t *ret_slot, struct original **ret_free)
 {
 	uint32_t candidates = 0;
 
@@ -527,7 +531,8 @@ static bool find_original(struct firn_builder *b, uint64_t hash, bool has_cookie
 	return false;
 }
 
-static int add_page(struct firn_builder *b, const uint8_t *page, const uint64_t *cookie, uint32_t *place)
+static int add_page(struct firn_builder *b, const uint8_t *page, const uint64_t *cookie,
+		    uint32_t *place)
 {
 	const uint64_t *words = (const uint64_t *)page;
 	struct original *free_entry;
@@ -583,8 +588,8 @@ static int check_active(const struct firn_builder *b)
 	return b->err ? b->err : b->active ? 0 : -EINVAL;
 }
 
-int firn_builder_add_pages(struct firn_builder *b, const void *pages, uint32_t n, const uint64_t *cookies,
-			   uint32_t *places)
+int firn_builder_add_pages(struct firn_builder *b, const void *pages, uint32_t n,
+			   const uint64_t *cookies, uint32_t *places)
 {
 	int r = check_active(b);
 
@@ -642,11 +647,13 @@ static uint32_t gather_index(const struct firn_pack_index *x, struct index_curso
 	uint32_t done = 0;
 
 	while (c->section < ARRAY_SIZE(sections) && done < room) {
-		uint32_t n = (uint32_t)firn_min_u64(sections[c->section].bytes - c->done_bytes, room - done);
+		uint32_t n = (uint32_t)firn_min_u64(sections[c->section].bytes - c->done_bytes,
+						    room - done);
 
 		if (c->section < ARRAY_SIZE(sections) - 1 || x->place_stride == sizeof(uint32_t)) {
 			if (n)
-				memcpy(to + done, (const uint8_t *)sections[c->section].data + c->done_bytes,
+				memcpy(to + done,
+				       (const uint8_t *)sections[c->section].data + c->done_bytes,
 				       n);
 		} else {
 			/* Sections and pieces are multiples of four bytes. */

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * LZ4 and authenticated encryption of one piece at a time.  Owns its key schedules and scratch; knows
- * no file, no offset and no target.  Everything that decode is given may come from a hostile pack.
+ * LZ4 and authenticated encryption of one piece at a time.  Owns its key schedules and scratch;
+ * knows no file, no offset and no target.  Everything that decode is given may come from a hostile
+ * pack.
  */
 #include "pack/codec.h"
 
@@ -83,11 +84,11 @@ static int start_message(EVP_CIPHER_CTX *x, const struct firn_piece *p, const st
 	return 0;
 }
 
-static int encrypt(struct firn_codec *c, const struct firn_piece *p, const struct plain *extra, int extras,
-		   const void *data, void *out, uint8_t tag[FIRN_TAG_BYTES])
+static int encrypt(struct firn_codec *c, const struct firn_piece *p, const struct plain *extra,
+		   int extras, const void *data, void *out, uint8_t tag[FIRN_TAG_BYTES])
 {
 	int n = 0, tail = 0, r;
-	uint8_t none[FIRN_TAG_BYTES];
+	uint8_t none[FIRN_TAG_BYTES] = { 0 };
 
 	if (c->cipher == FIRN_CIPHER_OFF) {
 		if (p->stored_bytes && out != data)
@@ -107,11 +108,11 @@ static int encrypt(struct firn_codec *c, const struct firn_piece *p, const struc
 	return 0;
 }
 
-static int decrypt(struct firn_codec *c, const struct firn_piece *p, const struct plain *extra, int extras,
-		   const void *stored, void *out, const uint8_t tag[FIRN_TAG_BYTES])
+static int decrypt(struct firn_codec *c, const struct firn_piece *p, const struct plain *extra,
+		   int extras, const void *stored, void *out, const uint8_t tag[FIRN_TAG_BYTES])
 {
 	int n = 0, tail = 0, r;
-	uint8_t expected[FIRN_TAG_BYTES];
+	uint8_t expected[FIRN_TAG_BYTES], *rest;
 
 	if (c->cipher == FIRN_CIPHER_OFF) {
 		checksum_tag(p, extra, extras, stored, expected);
@@ -123,16 +124,18 @@ static int decrypt(struct firn_codec *c, const struct firn_piece *p, const struc
 	memcpy(expected, tag, sizeof(expected));
 	if (EVP_CIPHER_CTX_ctrl(c->dec, EVP_CTRL_AEAD_SET_TAG, FIRN_TAG_BYTES, expected) != 1)
 		return -EIO;
-	if (p->stored_bytes && EVP_DecryptUpdate(c->dec, out, &n, stored, (int)p->stored_bytes) != 1)
+	if (p->stored_bytes &&
+	    EVP_DecryptUpdate(c->dec, out, &n, stored, (int)p->stored_bytes) != 1)
 		return -EIO;
-	if (EVP_DecryptFinal_ex(c->dec, p->stored_bytes ? (uint8_t *)out + n : expected, &tail) != 1)
+	rest = p->stored_bytes ? (uint8_t *)out + n : expected;
+	if (EVP_DecryptFinal_ex(c->dec, rest, &tail) != 1)
 		return -EBADMSG;
 	return (uint32_t)(n + tail) == p->stored_bytes ? 0 : -EIO;
 }
 
 /*
- * libcrypto grows OCB's table of offsets with the length of the longest message: grow it now, so that
- * nothing allocates later.  The output stays in scratch, so that its nonce gives nothing away.
+ * libcrypto grows OCB's table of offsets with the length of the longest message: grow it now, so
+ * that nothing allocates later.  The output stays in scratch, so that its nonce gives nothing away.
  */
 static int warm_up(struct firn_codec *c, uint32_t bytes)
 {
@@ -154,10 +157,20 @@ static int warm_up(struct firn_codec *c, uint32_t bytes)
 	return r == 0 ? 0 : -EOPNOTSUPP;
 }
 
+static int set_key(struct firn_codec *c, const EVP_CIPHER *type, const uint8_t *key)
+{
+	if (EVP_CIPHER_get_iv_length(type) != NONCE_BYTES ||
+	    EVP_EncryptInit_ex2(c->enc, type, key, NULL, NULL) != 1 ||
+	    EVP_DecryptInit_ex2(c->dec, type, key, NULL, NULL) != 1)
+		return -EOPNOTSUPP;
+	return 0;
+}
+
 int firn_codec_open(struct firn_codec *c, enum firn_cipher cipher, const uint8_t *key,
 		    uint32_t max_raw_bytes)
 {
-	uint32_t scratch_bytes = max_raw_bytes > SCRATCH_MIN_BYTES ? max_raw_bytes : SCRATCH_MIN_BYTES;
+	uint32_t scratch_bytes =
+		max_raw_bytes > SCRATCH_MIN_BYTES ? max_raw_bytes : SCRATCH_MIN_BYTES;
 	int r = -ENOMEM;
 
 	memset(c, 0, sizeof(*c));
@@ -173,8 +186,9 @@ int firn_codec_open(struct firn_codec *c, enum firn_cipher cipher, const uint8_t
 	memset(c->lz4, 0, (size_t)LZ4_sizeofState());
 
 	if (cipher != FIRN_CIPHER_OFF) {
-		EVP_CIPHER *type = EVP_CIPHER_fetch(NULL, cipher == FIRN_CIPHER_AES_256_OCB ? "AES-256-OCB" :
-						    "AES-256-GCM", NULL);
+		const char *name =
+			cipher == FIRN_CIPHER_AES_256_OCB ? "AES-256-OCB" : "AES-256-GCM";
+		EVP_CIPHER *type = EVP_CIPHER_fetch(NULL, name, NULL);
 
 		if (!type) {
 			r = -EOPNOTSUPP;
@@ -183,9 +197,7 @@ int firn_codec_open(struct firn_codec *c, enum firn_cipher cipher, const uint8_t
 		c->enc = EVP_CIPHER_CTX_new();
 		c->dec = EVP_CIPHER_CTX_new();
 		if (c->enc && c->dec)
-			r = EVP_CIPHER_get_iv_length(type) == NONCE_BYTES &&
-			    EVP_EncryptInit_ex2(c->enc, type, key, NULL, NULL) == 1 &&
-			    EVP_DecryptInit_ex2(c->dec, type, key, NULL, NULL) == 1 ? 0 : -EOPNOTSUPP;
+			r = set_key(c, type, key);
 		EVP_CIPHER_free(type);
 		if (r < 0)
 			goto fail;
@@ -253,7 +265,8 @@ int firn_codec_encode(struct firn_codec *c, struct firn_piece *p, const void *ra
 	return firn_codec_seal(c, p, p->codec == FIRN_CODEC_RAW ? raw : c->scratch, out);
 }
 
-int firn_codec_decode(struct firn_codec *c, const struct firn_piece *p, const void *stored, void *raw)
+int firn_codec_decode(struct firn_codec *c, const struct firn_piece *p, const void *stored,
+		      void *raw)
 {
 	bool is_raw = p->codec == FIRN_CODEC_RAW;
 	const void *data = stored;
@@ -272,7 +285,8 @@ int firn_codec_decode(struct firn_codec *c, const struct firn_piece *p, const vo
 			memcpy(raw, data, p->raw_bytes);
 		return 0;
 	}
-	if (LZ4_decompress_safe(data, raw, (int)p->stored_bytes, (int)p->raw_bytes) != (int)p->raw_bytes)
+	if (LZ4_decompress_safe(data, raw, (int)p->stored_bytes, (int)p->raw_bytes) !=
+	    (int)p->raw_bytes)
 		return -EBADMSG;
 	return 0;
 }

@@ -2,8 +2,8 @@
 /*
  * Raw bytes to stored bytes and back: LZ4, then authenticated encryption (or a checksum).
  *
- * A codec belongs to one thread at a time.  It allocates in firn_codec_open only.  It does no I/O and
- * knows neither the pack's layout nor the target.
+ * A codec belongs to one thread at a time.  It allocates in firn_codec_open only.  It does no I/O
+ * and knows neither the pack's layout nor the target.
  */
 #ifndef FIRN_PACK_CODEC_H
 #define FIRN_PACK_CODEC_H
@@ -48,15 +48,16 @@ uint32_t firn_codec_compress(struct firn_codec *c, const void *raw, uint32_t raw
 
 /*
  * Second half: encrypt @data and put the tag behind it.
- * @p     what the tag vouches for; p->stored_bytes of @data are read, 0..max_raw_bytes.  No two calls
- *        under one key may have the same generation and number, unless @data and *@p are the same too.
+ * @p     what the tag vouches for; p->stored_bytes of @data are read.  No two calls under one key
+ *        may have the same generation and number, unless @data and *@p are the same too.
  * @out   room for p->stored_bytes + FIRN_TAG_BYTES; may be @data, may not overlap it otherwise.
  * Thread: the codec's.  Returns 0; -EINVAL; -EIO libcrypto failed: @out holds nothing of use.
  */
 int firn_codec_seal(struct firn_codec *c, const struct firn_piece *p, const void *data, void *out);
 
 /*
- * Both halves.  @p comes with generation, number and raw_bytes; stored_bytes and codec are filled in.
+ * Both halves.
+ * @p     comes with generation, number and raw_bytes; stored_bytes and codec are filled in.
  * @out   room for p->raw_bytes + FIRN_TAG_BYTES; must not overlap @raw.
  * Thread: the codec's.  Returns 0; -EINVAL; -EIO as firn_codec_seal.
  */
@@ -64,13 +65,14 @@ int firn_codec_encode(struct firn_codec *c, struct firn_piece *p, const void *ra
 
 /*
  * Check, decrypt and decompress.  *@p may come from an untrusted pack: nothing is believed of it.
- * @stored  p->stored_bytes and the tag behind them.  The caller has made sure that so many are there.
+ * @stored  p->stored_bytes and the tag behind them: the caller has made sure that they are there.
  * @raw     room for p->raw_bytes, must not overlap @stored.
  * Thread: the codec's.
  * Returns 0; -EBADMSG wrong tag, or a piece that no Firn writes; -EIO libcrypto failed.
  * On failure @raw holds nothing of use and must not reach a target.
  */
-int firn_codec_decode(struct firn_codec *c, const struct firn_piece *p, const void *stored, void *raw);
+int firn_codec_decode(struct firn_codec *c, const struct firn_piece *p, const void *stored,
+		      void *raw);
 
 /*
  * The footer's seal: a tag over two plain buffers, under FIRN_SEAL_NUMBER.

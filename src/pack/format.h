@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The pack on disk: what docs/pack-format.md says, as C.  Structures and constants only; all numbers
- * are little endian and so are the hosts that Firn runs on.
+ * The pack on disk: what docs/pack-format.md says, as C.  Structures and constants only; all
+ * numbers are little endian and so are the hosts that Firn runs on.
  *
  *   header (4096) | slice | slice | ... | index | zeros to 4096 | footer (4096)
  *
@@ -58,14 +58,14 @@ enum firn_block_codec {
 };
 
 /*
- * A page's place, 32 bits: kind (2, high) and value (30).  All zero bits are no place at all, so that
- * memory nobody filled in is never taken for a zero page.
+ * A page's place, 32 bits: kind (2, high) and value (30).  All zero bits are no place at all, so
+ * that memory nobody filled in is never taken for a zero page.
  */
 enum firn_place_kind {
 	FIRN_PLACE_NONE = 0,
-	FIRN_PLACE_ZERO = 1,            /* value 0 */
-	FIRN_PLACE_FILL = 2,            /* value: index in the fill table */
-	FIRN_PLACE_SLOT = 3,            /* value: block number * FIRN_BLOCK_PAGES + page in the block */
+	FIRN_PLACE_ZERO = 1,    /* value 0 */
+	FIRN_PLACE_FILL = 2,    /* value: index in the fill table */
+	FIRN_PLACE_SLOT = 3,    /* value: block number * FIRN_BLOCK_PAGES + page in the block */
 };
 
 #define FIRN_PLACE_VALUE_MASK 0x3FFFFFFFu
@@ -98,7 +98,7 @@ static inline uint32_t firn_place_page(uint32_t place)
 
 /* The block table's entry, in memory and in the index. */
 struct firn_block {
-	struct firn_poff offset;        /* of the stored bytes; 0: not written yet (in memory only) */
+	struct firn_poff offset; /* of the stored bytes; 0: not written yet (in memory only) */
 	uint32_t stored_bytes;          /* without the tag that follows them */
 	uint8_t raw_pages;              /* 1..FIRN_BLOCK_PAGES */
 	uint8_t codec;                  /* enum firn_block_codec */
@@ -117,7 +117,7 @@ static inline uint64_t firn_block_span_bytes(uint32_t stored_bytes)
  */
 struct firn_piece {
 	uint64_t generation;
-	uint32_t number;                /* block number, FIRN_INDEX_FIRST_NUMBER + n, or the seal's */
+	uint32_t number;                /* of a block, FIRN_INDEX_FIRST_NUMBER + n, or the seal's */
 	uint32_t raw_bytes;
 	uint32_t stored_bytes;
 	uint8_t codec;

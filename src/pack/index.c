@@ -23,7 +23,8 @@ bool firn_block_valid(const struct firn_block *e, uint32_t page_size, uint64_t d
 	    e->codec != FIRN_CODEC_LZ4 || !e->stored_bytes || e->stored_bytes >= raw_bytes)
 		return false;
 	return e->offset.v % FIRN_BLOCK_ALIGN == 0 && e->offset.v >= FIRN_PACK_ALIGN &&
-	       e->offset.v <= data_end && data_end - e->offset.v >= firn_block_span_bytes(e->stored_bytes);
+	       e->offset.v <= data_end &&
+	       data_end - e->offset.v >= firn_block_span_bytes(e->stored_bytes);
 }
 
 static bool runs_valid(const struct firn_pack_index *x, uint32_t page_size)
@@ -34,7 +35,8 @@ static bool runs_valid(const struct firn_pack_index *x, uint32_t page_size)
 		const struct firn_pack_target *target = &x->targets[t];
 		uint64_t end = 0;
 
-		if (target->first_run != next_run || target->runs > x->nruns - next_run || target->reserved)
+		if (target->first_run != next_run || target->runs > x->nruns - next_run ||
+		    target->reserved)
 			return false;
 		next_run += target->runs;
 		for (uint32_t i = target->first_run; i < next_run; i++) {
@@ -44,7 +46,8 @@ static bool runs_valid(const struct firn_pack_index *x, uint32_t page_size)
 			if (!run->npages || run->start.v % page_size || run->start.v < end ||
 			    run->start.v > UINT64_MAX - bytes)
 				return false;
-			if (run->first_place > x->nplaces || run->npages > x->nplaces - run->first_place)
+			if (run->first_place > x->nplaces ||
+			    run->npages > x->nplaces - run->first_place)
 				return false;
 			end = run->start.v + bytes;
 		}
@@ -73,7 +76,8 @@ int firn_pack_index_check(const struct firn_pack_index *x, uint32_t page_size, u
 
 		switch (firn_place_kind(place)) {
 		case FIRN_PLACE_SLOT:
-			if (block >= x->nblocks || firn_place_page(place) >= x->blocks[block].raw_pages)
+			if (block >= x->nblocks ||
+			    firn_place_page(place) >= x->blocks[block].raw_pages)
 				return -EBADMSG;
 			continue;
 		case FIRN_PLACE_FILL:

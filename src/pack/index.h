@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * What an index must satisfy, whether we are about to write it or have just read it.  Pure functions.
+ * What an index must satisfy, whether we are about to write it or have just read it.  Pure
+ * functions.
  */
 #ifndef FIRN_PACK_INDEX_H
 #define FIRN_PACK_INDEX_H
@@ -32,15 +33,16 @@ static inline uint32_t firn_pack_index_place(const struct firn_pack_index *x, ui
 uint64_t firn_pack_index_bytes(const struct firn_pack_index *x);
 
 /*
- * May this entry be a block of a pack whose blocks lie in [4096, @data_end)?  Sizes that pass fit a raw
- * buffer of FIRN_BLOCK_PAGES pages and a stored one of that and a tag.
+ * May this entry be a block of a pack whose blocks lie in [4096, @data_end)?  Sizes that pass fit a
+ * raw buffer of FIRN_BLOCK_PAGES pages and a stored one of that and a tag.
  */
 bool firn_block_valid(const struct firn_block *e, uint32_t page_size, uint64_t data_end);
 
 /*
  * Does everything in @x point at something that is there?
  *   1. every target's runs are in the run table, and together they are all of it, in order;
- *   2. a run is page aligned, not empty, and does not wrap; of one target they ascend without overlap;
+ *   2. a run is page aligned, not empty, and does not wrap; of one target they ascend without
+ *      overlap;
  *   3. a run's places are in the place table;
  *   4. blocks are valid, ascend and do not overlap;
  *   5. a place is zero, an existing fill, or an existing page of an existing block.

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Reads a finished pack through a callback.  Owns the index that it loaded, a codec and two buffers of
- * a block.  Every size and offset is checked before it is used; allocates in firn_reader_open only.
+ * Reads a finished pack through a callback.  Owns the index that it loaded, a codec and two buffers
+ * of a block.  Every size and offset is checked before it is used; allocates in firn_reader_open
+ * only.
  */
 #include "pack/reader.h"
 
@@ -61,16 +62,17 @@ int firn_pack_footer_check(const struct firn_pack_footer *f, const struct firn_p
 	    room - f->index_offset - f->index_bytes >= FIRN_PACK_ALIGN)
 		return -EBADMSG;
 
-	/* The counts are 32 bits each: no sum overflows.  What is not in the file is not allocated. */
+	/* Counts of 32 bits: no sum overflows.  What cannot be in the file is not allocated. */
 	if (!f->targets || f->blocks > FIRN_BLOCKS_MAX || f->fills > FIRN_FILLS_MAX ||
 	    f->index_raw_bytes != firn_pack_index_bytes(&counts) ||
 	    f->index_raw_bytes / LZ4_RATIO_MAX > f->index_bytes ||
-	    f->index_pieces != (f->index_raw_bytes + FIRN_INDEX_PIECE_BYTES - 1) / FIRN_INDEX_PIECE_BYTES)
+	    f->index_pieces !=
+		    (f->index_raw_bytes + FIRN_INDEX_PIECE_BYTES - 1) / FIRN_INDEX_PIECE_BYTES)
 		return -EBADMSG;
 	if (!codec)
 		return 0;
-	return firn_codec_check(codec, h->generation, h, sizeof(*h), f, offsetof(struct firn_pack_footer, seal),
-				f->seal);
+	return firn_codec_check(codec, h->generation, h, sizeof(*h), f,
+				offsetof(struct firn_pack_footer, seal), f->seal);
 }
 
 /* The sections lie in one allocation, in the file's order, which keeps each one aligned. */
@@ -103,7 +105,8 @@ static int load_index(struct firn_reader *r)
 	uint64_t at = f->index_offset, end = f->index_offset + f->index_bytes, done = 0;
 
 	for (uint32_t i = 0; i < f->index_pieces; i++) {
-		uint64_t raw_bytes = firn_min_u64(f->index_raw_bytes - done, FIRN_INDEX_PIECE_BYTES);
+		uint64_t raw_bytes =
+			firn_min_u64(f->index_raw_bytes - done, FIRN_INDEX_PIECE_BYTES);
 		struct firn_index_piece head;
 		struct firn_piece p;
 		uint64_t span;
@@ -121,7 +124,8 @@ static int load_index(struct firn_reader *r)
 		span = firn_block_span_bytes(head.stored_bytes);
 		if (end - at < span)
 			return -EBADMSG;
-		e = r->read(r->ctx, r->stored, head.stored_bytes + FIRN_TAG_BYTES, (struct firn_poff){ at });
+		e = r->read(r->ctx, r->stored, head.stored_bytes + FIRN_TAG_BYTES,
+			    (struct firn_poff){ at });
 		if (e < 0)
 			return e;
 		p = (struct firn_piece){
@@ -181,8 +185,8 @@ static int open_pack(struct firn_reader *r, const uint8_t *key)
 	return firn_pack_index_check(&r->index, r->header.page_size, r->footer.index_offset);
 }
 
-int firn_reader_open(struct firn_reader *r, const uint8_t *key, uint64_t file_bytes, firn_reader_read read,
-		     void *ctx)
+int firn_reader_open(struct firn_reader *r, const uint8_t *key, uint64_t file_bytes,
+		     firn_reader_read read, void *ctx)
 {
 	int e;
 

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * A finished pack, read back through a callback: header, footer and index checked, then block by block.
- * Nothing in a pack is believed before it has been checked.
+ * A finished pack, read back through a callback: header, footer and index checked, then block by
+ * block.  Nothing in a pack is believed before it has been checked.
  */
 #ifndef FIRN_PACK_READER_H
 #define FIRN_PACK_READER_H
@@ -35,8 +35,8 @@ struct firn_reader {
 int firn_pack_header_check(const struct firn_pack_header *h);
 
 /*
- * Does the footer fit header and file?  Pure but for the codec; everything but @file_bytes is untrusted,
- * and the header has passed its check.  @codec NULL: the seal is not looked at.
+ * Does the footer fit header and file?  Pure but for the codec; everything but @file_bytes is
+ * untrusted, and the header has passed its check.  @codec NULL: the seal is not looked at.
  * Returns 0; -EBADMSG; -EIO libcrypto failed.
  */
 int firn_pack_footer_check(const struct firn_pack_footer *f, const struct firn_pack_header *h,
@@ -50,8 +50,8 @@ int firn_pack_footer_check(const struct firn_pack_footer *f, const struct firn_p
  * -ENOKEY encrypted and no key given; -ENOMEM; -EIO libcrypto failed; -errno of the callback.
  * On failure @r holds nothing, and closing it is allowed.
  */
-int firn_reader_open(struct firn_reader *r, const uint8_t *key, uint64_t file_bytes, firn_reader_read read,
-		     void *ctx);
+int firn_reader_open(struct firn_reader *r, const uint8_t *key, uint64_t file_bytes,
+		     firn_reader_read read, void *ctx);
 
 /* Wipe and release.  A zeroed or closed reader is allowed. */
 void firn_reader_close(struct firn_reader *r);
@@ -64,8 +64,8 @@ void firn_reader_close(struct firn_reader *r);
 int firn_reader_read_block(struct firn_reader *r, uint32_t number, void *raw);
 
 /*
- * The page at @place, whatever its kind, into @page (page size).  State: open.  One block is read and
- * decoded a call: for tests and tools.
+ * The page at @place, whatever its kind, into @page (page size).  State: open.  One block is read
+ * and decoded a call: for tests and tools.
  * Returns 0; -EINVAL no such place; else as firn_reader_read_block.
  */
 int firn_reader_read_page(struct firn_reader *r, uint32_t place, void *page);

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * What the tests of src/pack share: a pack in memory, its callbacks, a seeded generator of pages, and a
- * count of allocations.  Included once by each test program.
+ * What the tests of src/pack share: a pack in memory, its callbacks, a seeded generator of pages,
+ * and a count of allocations.  Included once by each test program.
  */
 #ifndef FIRN_TESTS_PACK_FIXTURE_H
 #define FIRN_TESTS_PACK_FIXTURE_H
@@ -79,8 +79,9 @@ static const enum firn_cipher all_ciphers[] __attribute__((unused)) = {
 };
 
 static const uint8_t test_key[FIRN_KEY_BYTES] = {
-	0x4f, 0x1d, 0x62, 0xc8, 0x0b, 0x97, 0x33, 0xae, 0x58, 0xe4, 0x71, 0x06, 0xdd, 0x2a, 0xbf, 0x90,
-	0x15, 0x7c, 0xe9, 0x44, 0xa3, 0x3e, 0x86, 0xf2, 0x69, 0xd0, 0x0c, 0xb5, 0x27, 0x9a, 0x5b, 0xc1,
+	0x4f, 0x1d, 0x62, 0xc8, 0x0b, 0x97, 0x33, 0xae, 0x58, 0xe4, 0x71,
+	0x06, 0xdd, 0x2a, 0xbf, 0x90, 0x15, 0x7c, 0xe9, 0x44, 0xa3, 0x3e,
+	0x86, 0xf2, 0x69, 0xd0, 0x0c, 0xb5, 0x27, 0x9a, 0x5b, 0xc1,
 };
 
 static inline uint64_t next_random(uint64_t *state)
@@ -237,14 +238,16 @@ static inline void *work(void *arg)
 	return NULL;
 }
 
-static inline void file_run(void *ctx, uint32_t n, void (*fn)(void *arg, uint32_t i, uint32_t worker), void *arg)
+static inline void file_run(void *ctx, uint32_t n,
+			    void (*fn)(void *arg, uint32_t i, uint32_t worker), void *arg)
 {
 	struct memory_file *f = ctx;
 	struct worker workers[FIRN_BUILDER_WORKERS_MAX];
 	atomic_uint next = 0;
 
 	for (uint32_t i = 0; i < f->threads; i++) {
-		workers[i] = (struct worker){ .fn = fn, .arg = arg, .n = n, .number = i, .next = &next };
+		workers[i] =
+			(struct worker){ .fn = fn, .arg = arg, .n = n, .number = i, .next = &next };
 		assert_int_equal(pthread_create(&workers[i].thread, NULL, work, &workers[i]), 0);
 	}
 	for (uint32_t i = 0; i < f->threads; i++)
@@ -277,7 +280,9 @@ static inline struct firn_builder_config file_config(struct memory_file *f, enum
 static inline int finish_simple(struct firn_builder *b, uint32_t npages, const uint32_t *places,
 				uint64_t *ret_bytes)
 {
-	struct firn_pack_target target = { .pid = 4711, .start_time = 99, .runs = 1, .comm = "target" };
+	struct firn_pack_target target = {
+		.pid = 4711, .start_time = 99, .runs = 1, .comm = "target"
+	};
 	struct firn_pack_run run = { .start = { 0x7f0000000000 }, .npages = npages };
 	struct firn_builder_index index = {
 		.targets = &target,
@@ -299,7 +304,8 @@ static inline uint64_t test_seed(void)
 	uint64_t seed;
 
 	clock_gettime(CLOCK_REALTIME, &now);
-	seed = given ? strtoull(given, NULL, 0) : (uint64_t)now.tv_nsec * 2654435761u ^ (uint64_t)now.tv_sec;
+	seed = given ? strtoull(given, NULL, 0)
+		     : (uint64_t)now.tv_nsec * 2654435761u ^ (uint64_t)now.tv_sec;
 	print_message("FIRN_SEED=0x%llx\n", (unsigned long long)seed);
 	return seed;
 }

@@ -20,7 +20,8 @@ static struct firn_builder *open_builder(struct memory_file *f, enum firn_cipher
 	return b;
 }
 
-static int begin(struct firn_builder *b, uint64_t generation, uint32_t blocks_cap, uint32_t fills_cap)
+static int begin(struct firn_builder *b, uint64_t generation, uint32_t blocks_cap,
+		 uint32_t fills_cap)
 {
 	struct firn_builder_pack pack = {
 		.generation = generation,
@@ -41,15 +42,16 @@ static int begin(struct firn_builder *b, uint64_t generation, uint32_t blocks_ca
 }
 
 /* Every page of the pack is the one in @pages; every block decodes. */
-static void check_pack(struct memory_file *f, enum firn_cipher cipher, const uint8_t *pages, uint32_t n,
-		       uint32_t page_size)
+static void check_pack(struct memory_file *f, enum firn_cipher cipher, const uint8_t *pages,
+		       uint32_t n, uint32_t page_size)
 {
 	uint8_t *page = malloc(page_size), *block = malloc((size_t)page_size * FIRN_BLOCK_PAGES);
 	uint32_t number = UINT32_MAX;
 	struct firn_reader r;
 
-	assert_int_equal(firn_reader_open(&r, cipher == FIRN_CIPHER_OFF ? NULL : test_key, f->bytes, file_read,
-					  f), 0);
+	assert_int_equal(firn_reader_open(&r, cipher == FIRN_CIPHER_OFF ? NULL : test_key, f->bytes,
+					  file_read, f),
+			 0);
 	assert_int_equal(r.index.nplaces, n);
 	assert_int_equal(firn_reader_verify(&r), 0);
 	for (uint32_t i = 0; i < n; i++) {
@@ -162,13 +164,15 @@ static void test_zero_and_fill(void **state)
 	b = open_builder(&f, FIRN_CIPHER_AES_256_OCB);
 	assert_int_equal(begin(b, 1, BLOCKS_CAP, 3), 0);
 
-	/* 0 zero; 1, 2 the same fill; 3 another; 4 a third; 5 a fourth, beyond the table: stored; 6 as 5. */
+	/* 0 zero; 1, 2 the same fill; 3 another; 4 a third; 5 a fourth, beyond the table: stored; 6
+	 * as 5. */
 	for (int i = 1; i < 7; i++) {
 		word = i < 3 ? 0x0101010101010101 : i >= 5 ? 55 : (uint64_t)i << 56;
 		for (uint32_t k = 0; k < PS; k += 8)
 			memcpy(pages + i * PS + k, &word, 8);
 	}
-	/* 7.. zero but for one byte, at each eighth of a page and at its ends: never zero, never filled. */
+	/* 7.. zero but for one byte, at each eighth of a page and at its ends: never zero, never
+	 * filled. */
 	for (int i = 7; i < 16; i++)
 		pages[i * PS + (i == 15 ? PS - 1 : (uint32_t)(i - 7) * 512)] = (uint8_t)i;
 	/* 16 repeats four bytes, so eight too; 17 repeats sixteen: stored. */
@@ -244,6 +248,44 @@ static void test_many_fills(void **state)
 	free(pages);
 }
 
+/* Words chosen to meet in one bucket of the fill table: the search stays short, and they are
+ * stored. */
+static void test_hostile_fills(void **state)
+{
+	uint32_t n = 300;
+	uint64_t factor = 0x9E3779B97F4A7C15u, inverse = factor;
+	uint8_t *pages = malloc((size_t)n * PS);
+	struct firn_builder_stats stats;
+	struct memory_file f;
+	struct firn_builder *b;
+
+	(void)state;
+	for (int i = 0; i < 6; i++)
+		inverse *= 2 - factor * inverse;
+	assert_true(factor * inverse == 1);
+	for (uint64_t i = 0; i < n; i++) {
+		uint64_t word = (((uint64_t)7 << 40) + i + 1) * inverse;
+
+		for (uint32_t k = 0; k < PS; k += 8)
+			memcpy(pages + i * PS + k, &word, 8);
+	}
+	file_open(&f, 4 << 20);
+	b = open_builder(&f, FIRN_CIPHER_OFF);
+	assert_int_equal(begin(b, 1, BLOCKS_CAP, FIRN_FILLS_MAX), 0);
+	assert_int_equal(firn_builder_add_pages(b, pages, n, NULL, places), 0);
+	firn_builder_get_stats(b, &stats);
+	assert_true(stats.fills < 100);
+	assert_int_equal(stats.fills + stats.unique_pages, n);
+	assert_int_equal(firn_builder_add_pages(b, pages, n, NULL, places), 0);
+	firn_builder_get_stats(b, &stats);
+	assert_int_equal(stats.fill_pages, 2 * stats.fills);
+	assert_int_equal(finish_simple(b, n, places, NULL), 0);
+	check_pack(&f, FIRN_CIPHER_OFF, pages, n, PS);
+	firn_builder_close(b);
+	file_close(&f);
+	free(pages);
+}
+
 static int never_same(void *ctx, uint64_t original, const void *page)
 {
 	(void)original;
@@ -254,7 +296,8 @@ static int never_same(void *ctx, uint64_t original, const void *page)
 
 static void test_duplicates(void **state)
 {
-	uint32_t half = 2000;   /* over a batch of 64 blocks: the second half meets originals long sealed */
+	uint32_t half =
+		2000; /* over a batch of 64 blocks: the second half meets originals long sealed */
 	uint8_t *pages = malloc((size_t)half * 2 * PS);
 	struct firn_builder_stats stats;
 	struct firn_builder_config config;
@@ -337,11 +380,14 @@ static void test_slice_is_written(void **state)
 		f.async = async;
 		fill_half(&seed, pages, (size_t)8192 * PS);
 		b = open_builder(&f, FIRN_CIPHER_AES_256_GCM);
-		assert_int_equal(firn_codec_open(&codec, FIRN_CIPHER_AES_256_GCM, test_key, 16 * PS), 0);
+		assert_int_equal(firn_codec_open(&codec, FIRN_CIPHER_AES_256_GCM, test_key,
+						 16 * PS),
+				 0);
 		assert_int_equal(begin(b, 77, BLOCKS_CAP, 0), 0);
 		for (size_t s = 0; s < ARRAY_SIZE(sizes); s++) {
-			assert_int_equal(firn_builder_add_pages(b, pages + (size_t)done * PS, sizes[s], NULL,
-								places + done), 0);
+			assert_int_equal(firn_builder_add_pages(b, pages + (size_t)done * PS,
+								sizes[s], NULL, places + done),
+					 0);
 			assert_int_equal(firn_builder_end_slice(b), 0);
 			assert_int_equal(firn_builder_end_slice(b), 0);         /* again: nothing */
 			assert_false(f.in_flight);
@@ -352,9 +398,13 @@ static void test_slice_is_written(void **state)
 
 				assert_int_equal(e->raw_pages, n);
 				assert_true(firn_block_valid(e, PS, f.bytes));
-				assert_int_equal(firn_codec_decode(&codec, &p, f.data + e->offset.v, raw), 0);
-				assert_memory_equal(raw, pages + (size_t)(done + i) * PS, (size_t)n * PS);
-				assert_int_equal(places[done + i], firn_place(FIRN_PLACE_SLOT, block * 16));
+				assert_int_equal(firn_codec_decode(&codec, &p, f.data + e->offset.v,
+								   raw),
+						 0);
+				assert_memory_equal(raw, pages + (size_t)(done + i) * PS,
+						    (size_t)n * PS);
+				assert_int_equal(places[done + i],
+						 firn_place(FIRN_PLACE_SLOT, block * 16));
 			}
 			done += sizes[s];
 		}
@@ -381,9 +431,12 @@ static void test_table_full(void **state)
 	b = open_builder(&f, FIRN_CIPHER_AES_256_OCB);
 	assert_int_equal(begin(b, 1, 10, 0), 0);
 	assert_int_equal(firn_builder_add_pages(b, pages, 160, NULL, places), 0);
-	assert_int_equal(firn_builder_add_pages(b, pages, 16, NULL, places + 160), 0);  /* known ones */
-	assert_int_equal(firn_builder_add_pages(b, pages + 160 * PS, 1, NULL, places + 176), -ENOSPC);
-	assert_int_equal(firn_builder_add_pages(b, pages, 1, NULL, places), -ENOSPC);   /* it sticks */
+	assert_int_equal(firn_builder_add_pages(b, pages, 16, NULL, places + 160),
+			 0); /* known ones */
+	assert_int_equal(firn_builder_add_pages(b, pages + 160 * PS, 1, NULL, places + 176),
+			 -ENOSPC);
+	assert_int_equal(firn_builder_add_pages(b, pages, 1, NULL, places),
+			 -ENOSPC); /* it sticks */
 	assert_int_equal(firn_builder_end_slice(b), -ENOSPC);
 	assert_int_equal(finish_simple(b, 160, places, NULL), -ENOSPC);
 	assert_int_equal(f.writes, 0);
@@ -392,13 +445,15 @@ static void test_table_full(void **state)
 	assert_int_equal(finish_simple(b, 160, places, NULL), 0);
 	check_pack(&f, FIRN_CIPHER_AES_256_OCB, pages, 160, PS);
 	for (uint32_t i = 10; i < 20; i++)
-		assert_int_equal(blocks[i].offset.v, 0xAAAAAAAAAAAAAAAA);       /* never beyond its table */
+		assert_int_equal(blocks[i].offset.v,
+				 0xAAAAAAAAAAAAAAAA); /* never beyond its table */
 	firn_builder_close(b);
 	file_close(&f);
 	free(pages);
 }
 
-/* Fail the n-th write (or wait) for n = 1, 2, ... until none is left: the slices ended before hold. */
+/* Fail the n-th write (or wait) for n = 1, 2, ... until none is left: the slices ended before hold.
+ */
 static void write_failures(bool async, bool fail_wait)
 {
 	uint32_t slice_pages = 900, slices = 4, n;
@@ -427,8 +482,8 @@ static void write_failures(bool async, bool fail_wait)
 		assert_int_equal(firn_builder_open(&b, &config), 0);
 		assert_int_equal(begin(b, n, BLOCKS_CAP, 0), 0);
 		for (s = 0; s < slices && r == 0; s++) {
-			r = firn_builder_add_pages(b, pages + (size_t)s * slice_pages * PS, slice_pages, NULL,
-						   places + s * slice_pages);
+			r = firn_builder_add_pages(b, pages + (size_t)s * slice_pages * PS,
+						   slice_pages, NULL, places + s * slice_pages);
 			if (r == 0 && s < slices - 1)
 				r = firn_builder_end_slice(b);
 			if (r == 0 && s < slices - 1)
@@ -439,18 +494,23 @@ static void write_failures(bool async, bool fail_wait)
 		failed = r != 0;
 		if (failed) {
 			assert_int_equal(r, expected);
-			assert_int_equal(firn_builder_add_pages(b, pages, 1, NULL, places), expected);
+			assert_int_equal(firn_builder_add_pages(b, pages, 1, NULL, places),
+					 expected);
 			assert_int_equal(firn_builder_end_slice(b), expected);
 			assert_int_equal(finish_simple(b, 1, places, NULL), expected);
 		} else {
 			check_pack(&f, FIRN_CIPHER_AES_256_OCB, pages, slice_pages * slices, PS);
 		}
-		assert_int_equal(firn_codec_open(&codec, FIRN_CIPHER_AES_256_OCB, test_key, 16 * PS), 0);
+		assert_int_equal(firn_codec_open(&codec, FIRN_CIPHER_AES_256_OCB, test_key,
+						 16 * PS),
+				 0);
 		for (uint32_t k = 0; k < ended_blocks; k++) {
 			struct firn_piece p = firn_piece_of_block(n, k, PS, &blocks[k]);
 			uint32_t per_slice = (slice_pages + 15) / 16;
 
-			assert_int_equal(firn_codec_decode(&codec, &p, f.data + blocks[k].offset.v, raw), 0);
+			assert_int_equal(firn_codec_decode(&codec, &p, f.data + blocks[k].offset.v,
+							   raw),
+					 0);
 			assert_memory_equal(raw, pages + ((size_t)(k / per_slice) * slice_pages +
 							  k % per_slice * 16) * PS,
 					    (size_t)blocks[k].raw_pages * PS);
@@ -573,8 +633,8 @@ static void test_big_index(void **state)
 }
 
 /*
- * Random packs against the trivial model, which is the pages themselves: random kinds of pages, sizes of
- * calls and slices, buffers, ciphers, page sizes, threads, and writes that are late.
+ * Random packs against the trivial model, which is the pages themselves: random kinds of pages,
+ * sizes of calls and slices, buffers, ciphers, page sizes, threads, and writes that are late.
  */
 static void one_random_pack(uint64_t *seed)
 {
@@ -645,8 +705,10 @@ static void one_random_pack(uint64_t *seed)
 		if (next_random(seed) % 2 && k > 40)
 			k = 40;
 		assert_int_equal(firn_builder_add_pages(b, pages + (size_t)done * ps, k,
-							next_random(seed) % 8 ? cookies + done : NULL,
-							places + done), 0);
+							next_random(seed) % 8 ? cookies + done
+									      : NULL,
+							places + done),
+				 0);
 		done += k;
 		if (next_random(seed) % 3 == 0)
 			assert_int_equal(firn_builder_end_slice(b), 0);
@@ -655,7 +717,9 @@ static void one_random_pack(uint64_t *seed)
 	assert_int_equal(total, f.bytes);
 	firn_builder_get_stats(b, &stats);
 	assert_int_equal(stats.pages, n);
-	assert_int_equal(stats.zero_pages + stats.fill_pages + stats.duplicate_pages + stats.unique_pages, n);
+	assert_int_equal(stats.zero_pages + stats.fill_pages + stats.duplicate_pages +
+				 stats.unique_pages,
+			 n);
 	assert_int_equal(stats.write_bytes, total);
 	firn_builder_close(b);
 	check_pack(&f, cipher, pages, n, ps);
@@ -752,7 +816,8 @@ static void test_parameters(void **state)
 	firn_builder_close(NULL);
 }
 
-static void lazy_run(void *ctx, uint32_t n, void (*fn)(void *arg, uint32_t i, uint32_t worker), void *arg)
+static void lazy_run(void *ctx, uint32_t n, void (*fn)(void *arg, uint32_t i, uint32_t worker),
+		     void *arg)
 {
 	(void)ctx;
 	for (uint32_t i = 0; i + 1 < n; i++)
@@ -808,10 +873,13 @@ static void test_no_allocation(void **state)
 		for (int k = 0; k < 2; k++) {
 			f.bytes = 0;
 			assert_int_equal(begin(b, 1 + k, BLOCKS_CAP, 10), 0);
-			assert_int_equal(firn_builder_add_pages(b, pages, PAGES / 2, NULL, places), 0);
+			assert_int_equal(firn_builder_add_pages(b, pages, PAGES / 2, NULL, places),
+					 0);
 			assert_int_equal(firn_builder_end_slice(b), 0);
-			assert_int_equal(firn_builder_add_pages(b, pages + (size_t)PAGES / 2 * PS, PAGES / 2,
-								NULL, places + PAGES / 2), 0);
+			assert_int_equal(firn_builder_add_pages(b, pages + (size_t)PAGES / 2 * PS,
+								PAGES / 2, NULL,
+								places + PAGES / 2),
+					 0);
 			assert_int_equal(finish_simple(b, PAGES, places, NULL), 0);
 		}
 		assert_int_equal(allocations - before, 0);
@@ -829,6 +897,7 @@ int main(void)
 		cmocka_unit_test(test_exact_fit),
 		cmocka_unit_test(test_zero_and_fill),
 		cmocka_unit_test(test_many_fills),
+		cmocka_unit_test(test_hostile_fills),
 		cmocka_unit_test(test_duplicates),
 		cmocka_unit_test(test_slice_is_written),
 		cmocka_unit_test(test_table_full),

@@ -63,7 +63,8 @@ static void test_round_trip(void **state)
 				assert_int_equal(p.codec, FIRN_CODEC_LZ4);
 			if (p.stored_bytes + FIRN_TAG_BYTES < sizeof(out))
 				assert_int_equal(out[p.stored_bytes + FIRN_TAG_BYTES], 0xEE);
-			if (all_ciphers[i] != FIRN_CIPHER_OFF && p.codec == FIRN_CODEC_RAW && p.raw_bytes > 16)
+			if (all_ciphers[i] != FIRN_CIPHER_OFF && p.codec == FIRN_CODEC_RAW &&
+			    p.raw_bytes > 16)
 				assert_memory_not_equal(raw, out, p.stored_bytes);
 			memset(back, 0xDD, sizeof(back));
 			assert_int_equal(firn_codec_decode(&c, &p, out, back), 0);
@@ -111,7 +112,9 @@ static void test_tampering(void **state)
 
 		assert_int_equal(firn_codec_open(&c, all_ciphers[i], test_key, MAX_RAW), 0);
 		for (size_t k = 0; k < ARRAY_SIZE(cases); k++) {
-			struct firn_piece p = { .generation = 5, .number = 6, .raw_bytes = cases[k].raw_bytes };
+			struct firn_piece p = { .generation = 5,
+						.number = 6,
+						.raw_bytes = cases[k].raw_bytes };
 			struct firn_piece bad;
 			uint32_t step;
 
@@ -134,7 +137,8 @@ static void test_tampering(void **state)
 				assert_int_equal(firn_codec_decode(&c, &bad, out, back), -EBADMSG);
 				if (p.codec == FIRN_CODEC_RAW) {
 					bad.raw_bytes = n;
-					assert_int_equal(firn_codec_decode(&c, &bad, out, back), -EBADMSG);
+					assert_int_equal(firn_codec_decode(&c, &bad, out, back),
+							 -EBADMSG);
 				}
 			}
 			for (uint32_t bit = 0; bit < sizeof(p) * 8; bit++) {
@@ -211,16 +215,20 @@ static void test_sign(void **state)
 		assert_int_equal(firn_codec_open(&c, all_ciphers[i], test_key, MAX_RAW), 0);
 		assert_int_equal(firn_codec_sign(&c, 9, a, sizeof(a), b, sizeof(b), tag), 0);
 		assert_int_equal(firn_codec_check(&c, 9, a, sizeof(a), b, sizeof(b), tag), 0);
-		assert_int_equal(firn_codec_check(&c, 8, a, sizeof(a), b, sizeof(b), tag), -EBADMSG);
+		assert_int_equal(firn_codec_check(&c, 8, a, sizeof(a), b, sizeof(b), tag),
+				 -EBADMSG);
 		a[4095] ^= 1;
-		assert_int_equal(firn_codec_check(&c, 9, a, sizeof(a), b, sizeof(b), tag), -EBADMSG);
+		assert_int_equal(firn_codec_check(&c, 9, a, sizeof(a), b, sizeof(b), tag),
+				 -EBADMSG);
 		a[4095] ^= 1;
 		b[0] ^= 1;
-		assert_int_equal(firn_codec_check(&c, 9, a, sizeof(a), b, sizeof(b), tag), -EBADMSG);
+		assert_int_equal(firn_codec_check(&c, 9, a, sizeof(a), b, sizeof(b), tag),
+				 -EBADMSG);
 		b[0] ^= 1;
 		for (uint32_t bit = 0; bit < FIRN_TAG_BYTES * 8; bit++) {
 			tag[bit / 8] ^= 1 << bit % 8;
-			assert_int_equal(firn_codec_check(&c, 9, a, sizeof(a), b, sizeof(b), tag), -EBADMSG);
+			assert_int_equal(firn_codec_check(&c, 9, a, sizeof(a), b, sizeof(b), tag),
+					 -EBADMSG);
 			tag[bit / 8] ^= 1 << bit % 8;
 		}
 		assert_int_equal(firn_codec_check(&c, 9, a, sizeof(a), b, sizeof(b), tag), 0);
@@ -247,7 +255,8 @@ static void test_parameters(void **state)
 	firn_codec_close(&c);
 	firn_codec_close(&c);
 	for (size_t i = 0; i < ARRAY_SIZE(all_ciphers); i++) {
-		assert_int_equal(firn_cipher_from_name(firn_cipher_name(all_ciphers[i]), &cipher), 0);
+		assert_int_equal(firn_cipher_from_name(firn_cipher_name(all_ciphers[i]), &cipher),
+				 0);
 		assert_int_equal(cipher, all_ciphers[i]);
 	}
 	assert_int_equal(firn_cipher_from_name("aes-128-gcm", &cipher), -EINVAL);

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: MIT */
-/* tools/firn-pack, which shares no code with src/pack, reads what src/pack writes, byte for byte. */
+/* tools/firn-pack, which shares no code with src/pack, reads what src/pack writes, byte for byte.
+ */
 #include "pack_fixture.h"
 
 #include <openssl/evp.h>
@@ -17,7 +18,7 @@ static char dir[] = "/tmp/firn-pack-test-XXXXXX";
 static char tool[4096];
 
 /* Run the tool; its output, both streams, is in @out.  Returns the exit code. */
-static int run_tool(char *out, size_t cap, const char *format, ...)
+static FIRN_PRINTF(3, 4) int run_tool(char *out, size_t cap, const char *format, ...)
 {
 	char command[8192];
 	size_t n;
@@ -75,8 +76,8 @@ static const struct firn_pack_target targets[2] = {
 	{ .pid = 12, .start_time = 6, .first_run = 2, .runs = 1, .comm = "second", .group = 3 },
 };
 
-static void digest(const uint8_t *pages, uint32_t ps, const struct firn_pack_run *runs, uint32_t nruns,
-		   char hex[65])
+static void digest(const uint8_t *pages, uint32_t ps, const struct firn_pack_run *runs,
+		   uint32_t nruns, char hex[65])
 {
 	EVP_MD_CTX *x = EVP_MD_CTX_new();
 	unsigned char sum[32];
@@ -100,7 +101,9 @@ static void digest(const uint8_t *pages, uint32_t ps, const struct firn_pack_run
 static void check_tool(enum firn_cipher cipher, uint32_t ps)
 {
 	const struct firn_pack_run runs[3] = {
-		{ { 0x7f0000000000 }, 100, 0 }, { { 0x7f1000000000 }, 200, 100 }, { { 0x10000 }, 400, 300 },
+		{ { 0x7f0000000000 }, 100, 0 },
+		{ { 0x7f1000000000 }, 200, 100 },
+		{ { 0x10000 }, 400, 300 },
 	};
 	const struct firn_builder_index index = { targets, runs, places, 2, 3, PAGES, 0 };
 	struct firn_builder_pack pack = {
@@ -115,7 +118,8 @@ static void check_tool(enum firn_cipher cipher, uint32_t ps)
 		.fills_cap = ARRAY_SIZE(fills),
 	};
 	const char *key = cipher == FIRN_CIPHER_OFF ? "" : "--key";
-	const char *key_file = cipher == FIRN_CIPHER_OFF ? "" : "/key", *key_dir = key_file[0] ? dir : "";
+	const char *key_file = cipher == FIRN_CIPHER_OFF ? "" : "/key",
+		   *key_dir = key_file[0] ? dir : "";
 	char out[65536], hex[65], line[128];
 	uint8_t *pages = malloc((size_t)PAGES * ps);
 	struct firn_builder_config config;
@@ -131,13 +135,16 @@ static void check_tool(enum firn_cipher cipher, uint32_t ps)
 	assert_int_equal(firn_builder_begin(b, &pack), 0);
 	assert_int_equal(firn_builder_add_pages(b, pages, 90, cookies, places), 0);
 	assert_int_equal(firn_builder_end_slice(b), 0);
-	assert_int_equal(firn_builder_add_pages(b, pages + 90 * (size_t)ps, PAGES - 90, cookies + 90,
-						places + 90), 0);
+	assert_int_equal(firn_builder_add_pages(b, pages + 90 * (size_t)ps, PAGES - 90,
+						cookies + 90, places + 90),
+			 0);
 	assert_int_equal(firn_builder_finish(b, &index, NULL), 0);
 	firn_builder_close(b);
 	write_file("pack", f.data, f.bytes);
 
-	assert_int_equal(run_tool(out, sizeof(out), "verify %s/pack %s %s%s", dir, key, key_dir, key_file), 0);
+	assert_int_equal(run_tool(out, sizeof(out), "verify %s/pack %s %s%s", dir, key, key_dir,
+				  key_file),
+			 0);
 	digest(pages, ps, runs, 2, hex);
 	snprintf(line, sizeof(line), "target 11: 300 pages, sha256 %s\n", hex);
 	assert_non_null(strstr(out, line));
@@ -149,27 +156,40 @@ static void check_tool(enum firn_cipher cipher, uint32_t ps)
 	assert_int_equal(run_tool(out, sizeof(out), "list %s/pack", dir), 0);
 	assert_non_null(strstr(out, "generation   fedcba9876543210\n"));
 	assert_non_null(strstr(out, firn_cipher_name(cipher)));
-	assert_int_equal(run_tool(out, sizeof(out), "list %s/pack %s %s%s", dir, key, key_dir, key_file), 0);
-	assert_non_null(strstr(out, "target 12 second, started at 6, group 3: 400 pages in 1 runs\n"));
+	assert_int_equal(run_tool(out, sizeof(out), "list %s/pack %s %s%s", dir, key, key_dir,
+				  key_file),
+			 0);
+	assert_non_null(
+		strstr(out, "target 12 second, started at 6, group 3: 400 pages in 1 runs\n"));
 
 	if (cipher != FIRN_CIPHER_OFF) {
 		assert_int_equal(run_tool(out, sizeof(out), "verify %s/pack", dir), 2);
-		assert_int_equal(run_tool(out, sizeof(out), "verify %s/pack --key %s/other", dir, dir), 1);
-		assert_int_equal(run_tool(out, sizeof(out), "verify %s/pack --key-fd 5 5<%s/hex", dir, dir), 0);
+		assert_int_equal(run_tool(out, sizeof(out), "verify %s/pack --key %s/other", dir,
+					  dir),
+				 1);
+		assert_int_equal(run_tool(out, sizeof(out), "verify %s/pack --key-fd 5 5<%s/hex",
+					  dir, dir),
+				 0);
 	}
 
 	/* A bit of a block; a bit of the index; the last page gone. */
 	f.data[blocks[1].offset.v + 7] ^= 4;
 	write_file("pack", f.data, f.bytes);
-	assert_int_equal(run_tool(out, sizeof(out), "verify %s/pack %s %s%s", dir, key, key_dir, key_file), 1);
+	assert_int_equal(run_tool(out, sizeof(out), "verify %s/pack %s %s%s", dir, key, key_dir,
+				  key_file),
+			 1);
 	assert_non_null(strstr(out, "block 1: wrong "));
 	f.data[blocks[1].offset.v + 7] ^= 4;
 	f.data[((struct firn_pack_footer *)(f.data + f.bytes - 4096))->index_offset + 20] ^= 4;
 	write_file("pack", f.data, f.bytes);
-	assert_int_equal(run_tool(out, sizeof(out), "verify %s/pack %s %s%s", dir, key, key_dir, key_file), 1);
+	assert_int_equal(run_tool(out, sizeof(out), "verify %s/pack %s %s%s", dir, key, key_dir,
+				  key_file),
+			 1);
 	assert_non_null(strstr(out, "index piece 0: wrong "));
 	write_file("pack", f.data, f.bytes - 4096);
-	assert_int_equal(run_tool(out, sizeof(out), "verify %s/pack %s %s%s", dir, key, key_dir, key_file), 1);
+	assert_int_equal(run_tool(out, sizeof(out), "verify %s/pack %s %s%s", dir, key, key_dir,
+				  key_file),
+			 1);
 	assert_non_null(strstr(out, "footer: none"));
 	file_close(&f);
 	free(pages);

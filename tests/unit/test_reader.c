@@ -52,7 +52,8 @@ static void make_pack(struct memory_file *f, enum firn_cipher cipher)
 	assert_int_equal(firn_builder_begin(b, &pack), 0);
 	assert_int_equal(firn_builder_add_pages(b, pages, 90, NULL, places), 0);
 	assert_int_equal(firn_builder_end_slice(b), 0);
-	assert_int_equal(firn_builder_add_pages(b, pages + 90 * PS, PAGES - 90, NULL, places + 90), 0);
+	assert_int_equal(firn_builder_add_pages(b, pages + 90 * PS, PAGES - 90, NULL, places + 90),
+			 0);
 	assert_int_equal(finish_simple(b, PAGES, places, NULL), 0);
 	firn_builder_close(b);
 }
@@ -79,7 +80,8 @@ static int read_all(struct memory_file *f, const uint8_t *key)
 		assert_int_equal(r.index.nplaces, PAGES);
 		if (firn_place_kind(place) == FIRN_PLACE_SLOT) {
 			if (firn_place_block(place) != number)
-				assert_true(firn_reader_read_block(&r, firn_place_block(place), raw) > 0);
+				assert_true(firn_reader_read_block(&r, firn_place_block(place),
+								   raw) > 0);
 			number = firn_place_block(place);
 			assert_memory_equal(raw + firn_place_page(place) * PS, pages + i * PS, PS);
 		} else {
@@ -100,7 +102,9 @@ static void test_read(void **state)
 		struct firn_reader r;
 
 		make_pack(&f, all_ciphers[i]);
-		assert_int_equal(firn_reader_open(&r, key_of(all_ciphers[i]), f.bytes, file_read, &f), 0);
+		assert_int_equal(firn_reader_open(&r, key_of(all_ciphers[i]), f.bytes, file_read,
+						  &f),
+				 0);
 		assert_int_equal(r.header.pid, 4711);
 		assert_int_equal(r.header.start_time, 99);
 		assert_int_equal(r.header.created_ns, 1234567890123456789);
@@ -109,20 +113,28 @@ static void test_read(void **state)
 		assert_int_equal(r.footer.slices, 2);
 		assert_true(r.footer.raw_blocks > 0 && r.footer.raw_blocks < r.footer.blocks);
 		assert_true(r.footer.duplicate_pages > 0);
-		assert_int_equal(r.footer.zero_pages + r.footer.fill_pages + r.footer.duplicate_pages +
-				 r.footer.unique_pages, PAGES);
+		assert_int_equal(r.footer.zero_pages + r.footer.fill_pages +
+					 r.footer.duplicate_pages + r.footer.unique_pages,
+				 PAGES);
 		assert_int_equal(r.index.ntargets, 1);
 		assert_int_equal(r.index.targets[0].pid, 4711);
 		assert_int_equal(r.index.runs[0].start.v, 0x7f0000000000);
 		assert_memory_equal(r.index.blocks, blocks, r.index.nblocks * sizeof(*blocks));
 		assert_int_equal(firn_reader_read_page(&r, 0, page), -EINVAL);
-		assert_int_equal(firn_reader_read_page(&r, firn_place(FIRN_PLACE_ZERO, 1), page), -EINVAL);
-		assert_int_equal(firn_reader_read_page(&r, firn_place(FIRN_PLACE_FILL, r.index.nfills), page),
+		assert_int_equal(firn_reader_read_page(&r, firn_place(FIRN_PLACE_ZERO, 1), page),
 				 -EINVAL);
-		assert_int_equal(firn_reader_read_page(&r, firn_place(FIRN_PLACE_SLOT, r.index.nblocks * 16),
-						       page), -EINVAL);
-		assert_int_equal(firn_reader_read_page(&r, firn_place(FIRN_PLACE_SLOT,
-								      (r.index.nblocks - 1) * 16 + 15), page),
+		assert_int_equal(firn_reader_read_page(&r,
+						       firn_place(FIRN_PLACE_FILL, r.index.nfills),
+						       page),
+				 -EINVAL);
+		assert_int_equal(
+			firn_reader_read_page(&r, firn_place(FIRN_PLACE_SLOT, r.index.nblocks * 16),
+					      page),
+			-EINVAL);
+		assert_int_equal(firn_reader_read_page(&r,
+						       firn_place(FIRN_PLACE_SLOT,
+								  (r.index.nblocks - 1) * 16 + 15),
+						       page),
 				 -EINVAL);
 		firn_reader_close(&r);
 		firn_reader_close(&r);
@@ -228,9 +240,12 @@ static void test_swapped_blocks(void **state)
 		uint32_t a = UINT32_MAX, b = UINT32_MAX;
 
 		make_pack(&f, all_ciphers[i]);
-		assert_int_equal(firn_reader_open(&r, key_of(all_ciphers[i]), f.bytes, file_read, &f), 0);
+		assert_int_equal(firn_reader_open(&r, key_of(all_ciphers[i]), f.bytes, file_read,
+						  &f),
+				 0);
 		for (uint32_t k = 0; k < r.index.nblocks; k++) {
-			if (r.index.blocks[k].codec == FIRN_CODEC_RAW && r.index.blocks[k].raw_pages == 16) {
+			if (r.index.blocks[k].codec == FIRN_CODEC_RAW &&
+			    r.index.blocks[k].raw_pages == 16) {
 				b = a;
 				a = k;
 			}
@@ -243,7 +258,8 @@ static void test_swapped_blocks(void **state)
 			memcpy(pa, pb, n);
 			memcpy(pb, swap, n);
 		} else {
-			memcpy(f.data + r.index.blocks[1].offset.v, f.data + r.index.blocks[0].offset.v, n / 2);
+			memcpy(f.data + r.index.blocks[1].offset.v,
+			       f.data + r.index.blocks[0].offset.v, n / 2);
 		}
 		assert_int_equal(firn_reader_verify(&r), -EBADMSG);
 		firn_reader_close(&r);
@@ -267,8 +283,9 @@ static void seal_again(struct memory_file *f)
 }
 
 /*
- * Without a cipher anyone can make checksums fit.  Forged headers and footers may say what they like: the
- * reader reads nothing beyond the file, allocates no more than the file could hold, and does not crash.
+ * Without a cipher anyone can make checksums fit.  Forged headers and footers may say what they
+ * like: the reader reads nothing beyond the file, allocates no more than the file could hold, and
+ * does not crash.
  */
 static void test_forged(void **state)
 {
@@ -335,7 +352,8 @@ static void test_forged_pieces(void **state)
 		memcpy(saved, head, 16);
 		memcpy(head + next_random(&seed) % 4 * 4, &v, 4);
 		if (memcmp(saved, head, 16))
-			assert_int_equal(firn_reader_open(&r, NULL, f.bytes, file_read, &f), -EBADMSG);
+			assert_int_equal(firn_reader_open(&r, NULL, f.bytes, file_read, &f),
+					 -EBADMSG);
 		memcpy(head, saved, 16);
 	}
 	assert_int_equal(read_all(&f, NULL), 0);
@@ -358,16 +376,20 @@ static void test_noise(void **state)
 
 static void test_index_check(void **state)
 {
-	struct firn_pack_target targets[2] = { { .first_run = 0, .runs = 2 }, { .first_run = 2, .runs = 1 } };
+	struct firn_pack_target targets[2] = { { .first_run = 0, .runs = 2 },
+					       { .first_run = 2, .runs = 1 } };
 	struct firn_pack_run runs[3] = {
 		{ { 0x1000 }, 2, 0 }, { { 0x3000 }, 1, 2 }, { { 0x1000 }, 4, 0 },
 	};
 	struct firn_block table[2] = {
-		{ { 4096 }, 65536, 16, FIRN_CODEC_RAW, 0 }, { { 4096 + 65552 }, 100, 3, FIRN_CODEC_LZ4, 0 },
+		{ { 4096 }, 65536, 16, FIRN_CODEC_RAW, 0 },
+		{ { 4096 + 65552 }, 100, 3, FIRN_CODEC_LZ4, 0 },
 	};
 	uint64_t words[1] = { 5 };
 	uint32_t p[4] = {
-		firn_place(FIRN_PLACE_ZERO, 0), firn_place(FIRN_PLACE_FILL, 0), firn_place(FIRN_PLACE_SLOT, 15),
+		firn_place(FIRN_PLACE_ZERO, 0),
+		firn_place(FIRN_PLACE_FILL, 0),
+		firn_place(FIRN_PLACE_SLOT, 15),
 		firn_place(FIRN_PLACE_SLOT, 18),
 	};
 	struct firn_pack_index x = { targets, runs, table, words, p, 2, 3, 2, 1, 4, 4 };
@@ -489,7 +511,9 @@ static void test_no_allocation(void **state)
 		unsigned long before;
 
 		make_pack(&f, all_ciphers[i]);
-		assert_int_equal(firn_reader_open(&r, key_of(all_ciphers[i]), f.bytes, file_read, &f), 0);
+		assert_int_equal(firn_reader_open(&r, key_of(all_ciphers[i]), f.bytes, file_read,
+						  &f),
+				 0);
 		before = allocations;
 		assert_int_equal(firn_reader_verify(&r), 0);
 		assert_int_equal(firn_reader_read_page(&r, r.index.places[5], page), 0);
