@@ -66,6 +66,7 @@ struct firn_builder {
 
 	bool active;
 	bool pending;                   /* a write may be under way */
+	bool begun;                     /* pack.generation has been used */
 	int err;
 	uint32_t cur;                   /* output buffer in use */
 	size_t fill;
@@ -420,6 +421,10 @@ int firn_builder_begin(struct firn_builder *b, const struct firn_builder_pack *p
 		return r;
 	if ((!pack->blocks && pack->blocks_cap) || (!pack->fills && pack->fills_cap))
 		return -EINVAL;
+	/* Its nonces may be used up: trying again under it would undo the encryption of both. */
+	if (b->begun && pack->generation == b->pack.generation)
+		return -EINVAL;
+	b->begun = true;
 	b->pack = *pack;
 	if (b->pack.blocks_cap > FIRN_BLOCKS_MAX)
 		b->pack.blocks_cap = FIRN_BLOCKS_MAX;

@@ -102,7 +102,8 @@ struct firn_builder_pack {
 
 /*
  * Start a pack; whatever was under way is forgotten.  Allocates nothing.
- * State: open.  Returns 0; -EINVAL; -errno of wait() for a write that was still under way.
+ * State: open.  Returns 0; -EINVAL a table missing, or the generation of the pack before;
+ * -errno of wait() for a write that was still under way.
  */
 int firn_builder_begin(struct firn_builder *b, const struct firn_builder_pack *pack);
 

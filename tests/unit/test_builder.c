@@ -811,6 +811,10 @@ static void test_parameters(void **state)
 	assert_int_equal(firn_builder_open(&b, &c), -EINVAL);
 	assert_int_equal(firn_builder_open(&b, &good), 0);
 	assert_int_equal(firn_builder_end_slice(b), -EINVAL);
+	assert_int_equal(begin(b, 0, 1, 1), 0);
+	assert_int_equal(begin(b, 0, 1, 1), -EINVAL);   /* never twice the same nonces */
+	assert_int_equal(firn_builder_end_slice(b), -EINVAL);
+	assert_int_equal(begin(b, 1, 1, 1), 0);
 	firn_builder_closep(&b);
 	assert_null(b);
 	firn_builder_close(NULL);
