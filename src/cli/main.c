@@ -222,6 +222,23 @@ static int failed(const struct firn_args *a, const struct firn_error *e)
 	return e->code;
 }
 
+/* The message about a target, without the "process PID" that it may begin with: we have said that. */
+static const char *without_process(const struct firn_target *t)
+{
+	char prefix[32];
+	const char *text = t->error.message;
+	int n;
+
+	if (!text)
+		return "failed: see the agent's log";
+	n = snprintf(prefix, sizeof(prefix), "process %d", (int)t->pid);
+	if (strncmp(text, prefix, (size_t)n) != 0)
+		return text;
+	if (strncmp(text + n, ": ", 2) == 0)
+		return text + n + 2;
+	return text[n] == ' ' ? text + n + 1 : text;
+}
+
 static int do_change(const struct firn_args *a)
 {
 	const char *verb = firn_verb_name(a->verb);
@@ -259,8 +276,7 @@ static int do_change(const struct firn_args *a)
 
 			snprintf(prefix, sizeof(prefix),
 				 "%s: ", firn_print_target_name(name, sizeof(name), t));
-			complain_text(prefix, t->error.message ? t->error.message
-							       : "failed: see the agent's log");
+			complain_text(prefix, without_process(t));
 		} else if (!a->json) {
 			firn_print_done(stdout, verb, a->dry_run, t);
 		}
