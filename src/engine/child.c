@@ -80,7 +80,7 @@ static int forked(struct firn_armed *parent_armed, int uffd, uint64_t seq)
 	t->image->parent_serial = parent->image->serial;
 	t->image->fork_seq = seq;
 	t->image->start_time = 0;
-	t->image->uffd = uffd;
+	firn_image_hold(en, t->image, uffd);
 	t->image->target_uffd = parent->image->target_uffd;
 	t->image->generation = parent->image->generation;
 	err = firn_link_copy(&t->armed.link, &parent_armed->link);

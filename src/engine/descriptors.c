@@ -214,7 +214,7 @@ int firn_uffd_enter(struct firn_engine *en, struct firn_target *t, struct firn_i
 	t->image->target_uffd = high;
 	i->j->uffd = high;
 	t->armed.uffd = firn_fd_steal(&copy);
-	t->image->uffd = t->armed.uffd;
+	firn_image_hold(en, t->image, t->armed.uffd);
 	i->j->opening_uffd = 0;
 	err = 0;
 	goto out;

@@ -81,12 +81,15 @@ int firn_engine_open(struct firn_engine **ret, const struct firn_engine_config *
 /* Nothing is evicted any more.  */
 void firn_engine_close(struct firn_engine *en);
 
+/* The name of the process that shares the agent's descriptors and outlives it. */
+#define FIRN_KEEPER_COMM "firn-keeper"
+
 /*
- * Take over what a former agent left in the private directory.  @keeper: descriptor of the process
- * that still holds its descriptors (pidfd), or -1.  Targets that ended are forgotten; packs that
- * belong to nobody are deleted.  Before any other operation.  Returns how many targets live on.
+ * Take over what a former agent left in the private directory; the keeper that still holds its
+ * descriptors is alive until this returns.  Targets that ended are forgotten; packs that belong to
+ * nobody are deleted.  Before any other operation.  Returns how many targets live on, or -ENOMEM.
  */
-int firn_engine_recover(struct firn_engine *en, int keeper);
+int firn_engine_recover(struct firn_engine *en);
 
 struct firn_evict_options {
 	bool freeze;                 /* leave it stopped */

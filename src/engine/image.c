@@ -88,7 +88,7 @@ int firn_image_create(struct firn_engine *en, struct firn_target *t, const struc
 	t->image->start_time = proc->start_time;
 	t->image->serial = en->serial;
 	snprintf(t->image->comm, sizeof(t->image->comm), "%s", proc->comm);
-	t->image->uffd = t->image->target_uffd = -1;
+	t->image->target_uffd = -1;
 	t->image->inject.uffd = -1;
 	err = firn_armed_init(&t->armed, proc->pid, &t->image->armed);
 	if (err) {
@@ -102,6 +102,23 @@ int firn_image_create(struct firn_engine *en, struct firn_target *t, const struc
 	firn_link_format(&t->armed.link, (char *)mem + link_at, shape);
 	__atomic_store_n(&t->image->magic, FIRN_IMAGE_MAGIC, __ATOMIC_RELEASE);
 	return 0;
+}
+
+/* One word, so that number and table never belong to different keepers. */
+void firn_image_hold(struct firn_engine *en, struct firn_image *image, int uffd)
+{
+	uint64_t word = uffd < 0 ? 0 : (uint64_t)(uint32_t)en->config.keeper << 32 | (uint32_t)uffd;
+
+	__atomic_store_n(&image->held, word, __ATOMIC_SEQ_CST);
+}
+
+bool firn_image_held(const struct firn_image *image, pid_t *ret_keeper, int *ret_uffd)
+{
+	uint64_t word = __atomic_load_n(&image->held, __ATOMIC_SEQ_CST);
+
+	*ret_keeper = (pid_t)(word >> 32);
+	*ret_uffd = (int)(uint32_t)word;
+	return word != 0;
 }
 
 int firn_image_open(struct firn_engine *en, struct firn_target *t, const char *path)

@@ -32,7 +32,7 @@ struct firn_image {
 	char comm[16];
 	uint32_t state;                 /* enum firn_target_state */
 	uint32_t was_stopped;           /* by a signal, before we came: stays so after the thaw */
-	int32_t uffd;                   /* number in the agent's and the keeper's table, or -1 */
+	uint64_t held;                  /* who holds its userfaultfd for us: see firn_image_hold */
 	int32_t target_uffd;            /* number in the target, or -1 */
 	uint64_t generation;            /* of its pack; 0: none yet */
 	uint64_t since_ms;
@@ -85,6 +85,10 @@ struct firn_engine {
 /* Make the image of @pid.  Returns 0, or -errno with *@e. */
 int firn_image_create(struct firn_engine *en, struct firn_target *t, const struct firn_proc *proc,
 		      const struct firn_link_shape *shape, struct firn_err *e);
+/* Note that the keeper (config.keeper) has descriptor @uffd in its table; -1: nobody has one. */
+void firn_image_hold(struct firn_engine *en, struct firn_image *image, int uffd);
+/* Which keeper has it, under which number.  False: none. */
+bool firn_image_held(const struct firn_image *image, pid_t *ret_keeper, int *ret_uffd);
 /* Map an image that a former agent left.  -EBADMSG: not one. */
 int firn_image_open(struct firn_engine *en, struct firn_target *t, const char *path);
 void firn_image_unmap(struct firn_target *t);

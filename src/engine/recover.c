@@ -19,7 +19,6 @@
 #ifndef SYS_process_madvise
 #define SYS_process_madvise 440
 #endif
-#define FORK_EVENTS_MAX 64
 
 /* Is the thread that was made to drop pages still in that call? */
 static bool drop_under_way(const struct firn_target *t)
@@ -55,13 +54,28 @@ static bool is_uffd(int fd)
 	return firn_uffd_is_one(getpid(), fd);
 }
 
+/* Descriptor @number of the table that keeper @pid holds.  -errno where it is gone. */
+static long from_keeper(pid_t pid, int number)
+{
+	FIRN_FD pidfd = -1;
+	char path[64], comm[32];
+
+	snprintf(path, sizeof(path), "/proc/%d/comm", pid);
+	if (firn_sys_read_file(path, comm, sizeof(comm)) <= 0 || strcmp(comm, FIRN_KEEPER_COMM "\n"))
+		return -ESRCH;
+	pidfd = (int)firn_sys.pidfd_open(pid, 0);
+	return pidfd < 0 ? pidfd : firn_sys.pidfd_getfd(pidfd, number);
+}
+
 /* Our own descriptor of the target's userfaultfd: the keeper's, else the target's. */
-static int find_uffd(struct firn_target *t, int keeper)
+static int find_uffd(struct firn_target *t)
 {
 	FIRN_FD fd = -1;
+	pid_t keeper;
+	int number;
 
-	if (keeper >= 0 && t->image->uffd >= 0) {
-		fd = (int)firn_sys.pidfd_getfd(keeper, t->image->uffd);
+	if (firn_image_held(t->image, &keeper, &number)) {
+		fd = (int)from_keeper(keeper, number);
 		if (fd >= 0 && is_uffd(fd))
 			return firn_fd_steal(&fd);
 		firn_fd_close(&fd);
@@ -76,7 +90,7 @@ static int find_uffd(struct firn_target *t, int keeper)
 }
 
 /* A fork event's descriptor is with the keeper, under the number that the event names. */
-static void fetch_fork_descriptors(struct firn_target *t, int keeper)
+static void fetch_fork_descriptors(struct firn_target *t, pid_t keeper)
 {
 	struct firn_ring *r = &t->image->armed.ring;
 	uint32_t n = firn_ring_count(r);
@@ -87,7 +101,7 @@ static void fetch_fork_descriptors(struct firn_target *t, int keeper)
 
 		if (m->event != UFFD_EVENT_FORK || r->base + k < r->done)
 			continue;
-		fd = keeper >= 0 ? firn_sys.pidfd_getfd(keeper, (int)m->arg.fork.ufd) : -EBADF;
+		fd = from_keeper(keeper, (int)m->arg.fork.ufd);
 		if (fd < 0) {
 			firn_log("process %d: the descriptor of a child is lost (%s): the child waits for pages it touches",
 				 t->pid, strerror((int)-fd));
@@ -149,13 +163,14 @@ static void discard(struct firn_engine *en, struct firn_target *t)
 }
 
 /* First half: map what is there and find its descriptors.  NULL: it was nothing, and is deleted. */
-static struct firn_target *open_one(struct firn_engine *en, const char *path, int keeper)
+static struct firn_target *open_one(struct firn_engine *en, const char *path)
 {
 	struct firn_target *t = firn_target_new();
 	struct firn_link_counts counts;
 	struct firn_image *image;
 	uint64_t start;
-	int err;
+	pid_t keeper;
+	int err, number;
 
 	if (!t)
 		return NULL;
@@ -183,8 +198,8 @@ static struct firn_target *open_one(struct firn_engine *en, const char *path, in
 		else
 			t->armed.pack = &t->pack->file;
 	}
-	t->armed.uffd = find_uffd(t, keeper);
-	image->uffd = t->armed.uffd;
+	firn_image_held(image, &keeper, &number);
+	t->armed.uffd = find_uffd(t);
 	if (t->armed.uffd >= 0 && firn_target_ended(t))
 		goto nothing;
 	firn_link_count(&t->armed.link, &counts);
@@ -193,7 +208,9 @@ static struct firn_target *open_one(struct firn_engine *en, const char *path, in
 			 t->pid, (unsigned long long)counts.pages[FIRN_PAGE_EVICTED], t->pack ? t->pack->path : "-");
 	if (!drop_under_way(t))
 		image->armed.dropping = 0;
+	/* The events that were read name descriptors in the table of the agent that read them. */
 	fetch_fork_descriptors(t, keeper);
+	firn_image_hold(en, image, t->armed.uffd);
 	return t;
 nothing:
 	discard(en, t);
@@ -248,7 +265,7 @@ static int is_image(const struct dirent *d)
 	return n > 7 && !strcmp(d->d_name + n - 7, ".target");
 }
 
-int firn_engine_recover(struct firn_engine *en, int keeper)
+int firn_engine_recover(struct firn_engine *en)
 {
 	struct dirent **names = NULL;
 	int n = scandir(en->config.private_dir, &names, is_image, by_serial), live = 0, found = 0;
@@ -261,7 +278,7 @@ int firn_engine_recover(struct firn_engine *en, int keeper)
 		char path[1024];
 
 		if (!firn_path_join(path, sizeof(path), en->config.private_dir, names[i]->d_name))
-			t = open_one(en, path, keeper);
+			t = open_one(en, path);
 		if (t) {
 			firn_target_insert(en, t);
 			targets[found++] = t;

@@ -164,7 +164,7 @@ long firn_arch_build_frame(pid_t tid, const struct firn_regs *regs, uint64_t sig
 		return -ENOSPC;
 	memset(base, 0, fp_at);
 	iov.iov_base = fp;
-	iov.iov_len = size - fp_at - sizeof(magic2);
+	iov.iov_len = size - fp_at - 8;         /* a multiple of 8, and room for the last word */
 	err = firn_sys.ptrace(PTRACE_GETREGSET, tid, (void *)(uintptr_t)NT_X86_XSTATE, &iov);
 	if (err < 0)
 		return err;

@@ -1,0 +1,198 @@
+/* SPDX-License-Identifier: MIT */
+#include "agent/job.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/eventfd.h>
+#include <unistd.h>
+
+#include "agent/json.h"
+#include "procmem/proc.h"
+#include "sys/sys.h"
+
+#define THREAD_STACK (1u << 20)
+#define TELL_EVERY_NS 100000000u
+
+int firn_jobs_init(struct firn_jobs *jobs, struct firn_engine *engine)
+{
+	memset(jobs, 0, sizeof(*jobs));
+	jobs->engine = engine;
+	jobs->last = &jobs->first;
+	pthread_mutex_init(&jobs->lock, NULL);
+	jobs->wake = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+	return jobs->wake < 0 ? -errno : 0;
+}
+
+static void send_out(struct firn_job *job, struct json_object *message, bool final)
+{
+	struct firn_outgoing *o = calloc(1, sizeof(*o));
+	struct firn_jobs *jobs = job->jobs;
+	uint64_t one = 1;
+
+	if (!o) {
+		json_object_put(message);
+		return;
+	}
+	o->connection = job->connection;
+	o->message = message;
+	o->final = final;
+	pthread_mutex_lock(&jobs->lock);
+	*jobs->last = o;
+	jobs->last = &o->next;
+	if (final)
+		jobs->running--;
+	pthread_mutex_unlock(&jobs->lock);
+	if (write(jobs->wake, &one, sizeof(one)) < 0)
+		return;
+}
+
+struct firn_outgoing *firn_jobs_take(struct firn_jobs *jobs)
+{
+	struct firn_outgoing *o;
+
+	pthread_mutex_lock(&jobs->lock);
+	o = jobs->first;
+	if (o) {
+		jobs->first = o->next;
+		if (!jobs->first)
+			jobs->last = &jobs->first;
+	}
+	pthread_mutex_unlock(&jobs->lock);
+	return o;
+}
+
+static void progress(void *arg, const char *phase, uint64_t done, uint64_t total)
+{
+	struct firn_job *job = arg;
+	struct json_object *message, *parameters, *p;
+	uint64_t now;
+
+	if (!job->more)
+		return;
+	now = firn_sys.clock_ns();
+	if (now - job->told_ns < TELL_EVERY_NS)
+		return;
+	job->told_ns = now;
+	message = json_object_new_object();
+	parameters = json_object_new_object();
+	p = json_object_new_object();
+	json_object_object_add(p, "pid", json_object_new_int(job->current));
+	json_object_object_add(p, "phase", json_object_new_string(phase));
+	json_object_object_add(p, "done", json_object_new_int64((int64_t)done));
+	json_object_object_add(p, "total", json_object_new_int64((int64_t)total));
+	json_object_object_add(parameters, "progress", p);
+	json_object_object_add(message, "parameters", parameters);
+	json_object_object_add(message, "continues", json_object_new_boolean(true));
+	send_out(job, message, false);
+}
+
+static void note(void *arg, const struct firn_report *r)
+{
+	struct firn_job *job = arg;
+
+	json_object_array_add(job->targets, firn_json_report(r));
+}
+
+static int permitted(const struct firn_job *job, pid_t pid, struct firn_report *r)
+{
+	int err = firn_engine_may_trace(job->uid, job->gid, pid);
+
+	if (err != -EPERM)
+		return 0;               /* that it does not exist, the engine says better */
+	memset(r, 0, sizeof(*r));
+	r->pid = pid;
+	return firn_err_set(&r->err, FIRN_EXIT_NOT_PERMITTED, EPERM, "not-permitted",
+			    "process %d is not yours: run firn as root, or as the process's user", pid);
+}
+
+static void *run(void *arg)
+{
+	struct firn_job *job = arg;
+	struct firn_evict_options options = {
+		.freeze = job->method == FIRN_CALL_FREEZE,
+		.dry_run = job->dry_run,
+		.client = job->client,
+		.progress = progress,
+		.arg = job,
+	};
+	struct json_object *message = json_object_new_object(), *parameters = json_object_new_object();
+	struct firn_report r;
+
+	job->targets = json_object_new_array();
+	if (job->all)
+		firn_engine_thaw_all(job->jobs->engine, &options, note, job);
+	for (unsigned int i = 0; i < job->npids; i++) {
+		job->current = job->pids[i];
+		if (!permitted(job, job->current, &r)) {
+			if (job->method == FIRN_CALL_THAW)
+				firn_engine_thaw(job->jobs->engine, job->current, &options, &r);
+			else
+				firn_engine_evict(job->jobs->engine, job->current, &options, &r);
+		}
+		note(job, &r);
+	}
+	json_object_object_add(parameters, "targets", job->targets);
+	json_object_object_add(message, "parameters", parameters);
+	send_out(job, message, true);
+	free(job->pids);
+	free(job);
+	return NULL;
+}
+
+int firn_job_start(struct firn_job *job)
+{
+	pthread_attr_t attr;
+	pthread_t thread;
+	int err;
+
+	pthread_attr_init(&attr);
+	pthread_attr_setstacksize(&attr, THREAD_STACK);
+	pthread_attr_setdetachstate(&attr, PTHREAD_CREATE_DETACHED);
+	pthread_mutex_lock(&job->jobs->lock);
+	job->jobs->running++;
+	pthread_mutex_unlock(&job->jobs->lock);
+	err = pthread_create(&thread, &attr, run, job);
+	pthread_attr_destroy(&attr);
+	if (err) {
+		pthread_mutex_lock(&job->jobs->lock);
+		job->jobs->running--;
+		pthread_mutex_unlock(&job->jobs->lock);
+	}
+	return -err;
+}
+
+struct children {
+	pid_t *pids;
+	unsigned int n, max;
+	pid_t parent;
+};
+
+static int look(void *arg, long number)
+{
+	struct children *c = arg;
+	struct firn_proc p;
+
+	if (firn_proc_read((pid_t)number, &p) || p.ppid != c->parent || c->n == c->max)
+		return 0;
+	for (unsigned int i = 0; i < c->n; i++)
+		if (c->pids[i] == p.pid)
+			return 0;
+	c->pids[c->n++] = p.pid;
+	return 0;
+}
+
+unsigned int firn_tree(pid_t pid, pid_t *pids, unsigned int n, unsigned int max)
+{
+	struct children c = { pids, n, max, 0 };
+	unsigned int at = n;
+
+	if (n == max)
+		return n;
+	c.pids[c.n++] = pid;
+	for (; at < c.n; at++) {
+		c.parent = c.pids[at];
+		firn_sys_each_number("/proc", look, &c);
+	}
+	return c.n;
+}

@@ -1,0 +1,57 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * A request that takes time runs on a thread of its own: the main loop never blocks.
+ */
+#ifndef FIRN_AGENT_JOB_H
+#define FIRN_AGENT_JOB_H
+
+#include <json-c/json.h>
+#include <pthread.h>
+
+#include "engine/engine.h"
+#include "proto/interface.h"
+
+#define FIRN_JOB_TARGETS 4096u
+
+struct firn_jobs {
+	struct firn_engine *engine;
+	pthread_mutex_t lock;
+	int wake;                    /* eventfd: something is in the outbox */
+	struct firn_outgoing *first, **last;
+	unsigned int running;
+};
+
+/* A message for a connection. */
+struct firn_outgoing {
+	struct firn_outgoing *next;
+	uint64_t connection;         /* its serial number */
+	bool final;
+	struct json_object *message; /* owned */
+};
+
+struct firn_job {
+	struct firn_jobs *jobs;
+	uint64_t connection;
+	enum firn_method method;     /* FREEZE, EVICT or THAW */
+	bool all, dry_run, more;
+	uid_t uid;
+	gid_t gid;
+	pid_t client;
+	unsigned int npids;
+	pid_t *pids;                 /* owned */
+	uint64_t told_ns;            /* when progress was last told */
+	pid_t current;
+	struct json_object *targets;
+};
+
+int firn_jobs_init(struct firn_jobs *jobs, struct firn_engine *engine);
+/* Run @job (allocated; the thread frees it and job->pids).  Returns 0, or -errno: it was not started and
+ * stays the caller's. */
+int firn_job_start(struct firn_job *job);
+/* Take what the jobs have to say; NULL: nothing.  The caller frees. */
+struct firn_outgoing *firn_jobs_take(struct firn_jobs *jobs);
+
+/* @pid and its descendants, parents first, appended to @pids.  Returns how many there are then. */
+unsigned int firn_tree(pid_t pid, pid_t *pids, unsigned int n, unsigned int max);
+
+#endif

@@ -1,0 +1,99 @@
+/* SPDX-License-Identifier: MIT */
+#include "agent/json.h"
+
+#include <stdio.h>
+
+#include "pack/codec.h"
+
+static void put(struct json_object *o, const char *key, uint64_t v)
+{
+	json_object_object_add(o, key, json_object_new_int64((int64_t)v));
+}
+
+static void put_text(struct json_object *o, const char *key, const char *text)
+{
+	json_object_object_add(o, key, json_object_new_string(text));
+}
+
+/* @digits after the point; doubles print as they were made. */
+static void put_number(struct json_object *o, const char *key, double v, int digits)
+{
+	char text[64];
+
+	snprintf(text, sizeof(text), "%.*f", digits, v);
+	json_object_object_add(o, key, json_object_new_double_s(v, text));
+}
+
+struct json_object *firn_json_trouble(const struct firn_err *e)
+{
+	struct json_object *o = json_object_new_object();
+
+	put(o, "code", (uint64_t)e->code);
+	put_text(o, "reason", e->reason);
+	put_text(o, "message", e->message);
+	return o;
+}
+
+struct json_object *firn_json_report(const struct firn_report *r)
+{
+	struct json_object *o = json_object_new_object(), *pages = json_object_new_object(),
+			   *pack = json_object_new_object(), *io = json_object_new_object(),
+			   *memory = json_object_new_object(), *ms = json_object_new_object();
+	const uint64_t *c = r->counts.pages;
+	char id[64];
+
+	snprintf(id, sizeof(id), "%d-%llu", r->pid, (unsigned long long)r->start_time);
+	put_text(o, "id", id);
+	put(o, "pid", (uint64_t)r->pid);
+	if (r->parent)
+		put(o, "parent", (uint64_t)r->parent);
+	put_text(o, "comm", r->comm);
+	put_text(o, "state", firn_target_state_name(r->state));
+	put_text(o, "kind", "copied");
+	put(o, "since", r->since_ms);
+
+	put(pages, "total", r->pages);
+	put(pages, "evicted", c[FIRN_PAGE_EVICTED] + c[FIRN_PAGE_IN_FLIGHT]);
+	put(pages, "zero", c[FIRN_PAGE_ZERO]);
+	put(pages, "filled", c[FIRN_PAGE_FILL]);
+	put(pages, "resident", c[FIRN_PAGE_RESIDENT]);
+	put(pages, "removed", c[FIRN_PAGE_REMOVED]);
+	put(pages, "lost", r->lost);
+	json_object_object_add(o, "pages", pages);
+
+	if (r->generation) {
+		put_text(pack, "path", r->pack_path);
+		put(pack, "bytes", r->pack_bytes);
+		put(pack, "raw", r->pack_raw_bytes);
+		put(pack, "blocks", r->blocks);
+		put(pack, "duplicates", r->duplicates);
+		put_text(pack, "cipher", firn_cipher_name((enum firn_cipher)r->cipher));
+		put_text(pack, "codec", "lz4");
+		put(pack, "generation", r->generation);
+		json_object_object_add(o, "pack", pack);
+		if (r->pack_bytes)
+			put_number(o, "ratio", (double)r->pack_raw_bytes / (double)r->pack_bytes, 2);
+	} else {
+		json_object_put(pack);
+	}
+
+	put(io, "writeCalls", r->write_calls);
+	put(io, "writeBytes", r->write_bytes);
+	put(io, "readCalls", r->read_calls);
+	put(io, "readBytes", r->read_bytes);
+	put(io, "blocksRead", r->blocks_read);
+	put(io, "faults", r->faults);
+	json_object_object_add(o, "io", io);
+
+	put(memory, "before", r->memory_before);
+	put(memory, "after", r->memory_after);
+	json_object_object_add(o, "memory", memory);
+
+	for (int p = 0; p < FIRN_PHASES; p++)
+		if (r->ns[p])
+			put_number(ms, firn_phase_name((enum firn_phase)p), (double)r->ns[p] / 1e6, 3);
+	json_object_object_add(o, "ms", ms);
+	if (r->err.code)
+		json_object_object_add(o, "error", firn_json_trouble(&r->err));
+	return o;
+}

@@ -1,0 +1,18 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * What the agent says, as JSON (the Target of interface org.firn.Agent).
+ */
+#ifndef FIRN_AGENT_JSON_H
+#define FIRN_AGENT_JSON_H
+
+#include <json-c/json.h>
+
+#include "engine/engine.h"
+
+/* A Target.  The caller owns the object. */
+struct json_object *firn_json_report(const struct firn_report *r);
+
+/* Parameters of error Failed. */
+struct json_object *firn_json_trouble(const struct firn_err *e);
+
+#endif

@@ -1,0 +1,191 @@
+/* SPDX-License-Identifier: MIT */
+#include "agent/keeper.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <sched.h>
+#include <signal.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/prctl.h>
+#include <sys/random.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "base/fd.h"
+#include "base/paths.h"
+#include "engine/engine.h"
+#include "procmem/proc.h"
+#include "sys/sys.h"
+
+#define PAGE 4096
+
+pid_t firn_pid_file_read(const char *dir, const char *name)
+{
+	char path[600], buf[64];
+	unsigned long long start;
+	uint64_t now;
+	int pid;
+
+	if (firn_path_join(path, sizeof(path), dir, name) || firn_sys_read_file(path, buf, sizeof(buf)) <= 0 ||
+	    sscanf(buf, "%d %llu", &pid, &start) != 2 || firn_proc_start_time(pid, &now) || now != start)
+		return 0;
+	return pid;
+}
+
+static int write_file(const char *dir, const char *name, const char *text)
+{
+	char path[600], temp[600];
+	FIRN_FD fd = -1;
+
+	if (firn_path_join(path, sizeof(path), dir, name) ||
+	    snprintf(temp, sizeof(temp), "%s.new", path) >= (int)sizeof(temp))
+		return -ENAMETOOLONG;
+	fd = open(temp, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0644);
+	if (fd < 0)
+		return -errno;
+	if (write(fd, text, strlen(text)) != (ssize_t)strlen(text) || rename(temp, path))
+		return errno ? -errno : -EIO;
+	return 0;
+}
+
+int firn_pid_file_write(const char *dir, const char *name, pid_t pid)
+{
+	char text[64];
+	uint64_t start;
+	int err = firn_proc_start_time(pid, &start);
+
+	if (err)
+		return err;
+	snprintf(text, sizeof(text), "%d %llu\n", pid, (unsigned long long)start);
+	return write_file(dir, name, text);
+}
+
+/* The old keeper's key.  Its file's third number is the key's descriptor in its table. */
+static int adopt_key(struct firn_keeper *k, const char *dir)
+{
+	char path[600], buf[96];
+	FIRN_FD pidfd = -1;
+	FIRN_FD fd = -1;
+	int number;
+	void *p;
+
+	if (firn_path_join(path, sizeof(path), dir, FIRN_KEEPER_PID_NAME) ||
+	    firn_sys_read_file(path, buf, sizeof(buf)) <= 0 || sscanf(buf, "%*d %*u %d", &number) != 1)
+		return -ENOENT;
+	pidfd = (int)firn_sys.pidfd_open(k->old, 0);
+	if (pidfd < 0)
+		return pidfd;
+	fd = (int)firn_sys.pidfd_getfd(pidfd, number);
+	if (fd < 0)
+		return fd;
+	p = mmap(NULL, PAGE, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+	if (p == MAP_FAILED)
+		return -errno;
+	if (((struct firn_key_page *)p)->magic != FIRN_KEY_MAGIC) {
+		munmap(p, PAGE);
+		return -EBADMSG;
+	}
+	k->key = p;
+	k->key_fd = firn_fd_steal(&fd);
+	return 0;
+}
+
+static int make_key(struct firn_keeper *k)
+{
+	FIRN_FD fd = memfd_create("firn-key", MFD_CLOEXEC);
+	struct firn_key_page *key;
+
+	if (fd < 0)
+		return -errno;
+	if (ftruncate(fd, PAGE))
+		return -errno;
+	key = mmap(NULL, PAGE, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+	if (key == MAP_FAILED)
+		return -errno;
+	/* Never in swap, never in a core dump; the keeper locks it too. */
+	mlock(key, PAGE);
+	madvise(key, PAGE, MADV_DONTDUMP);
+	if (getrandom(key->key, sizeof(key->key), 0) != sizeof(key->key)) {
+		munmap(key, PAGE);
+		return -EIO;
+	}
+	key->generation = 0;
+	key->magic = FIRN_KEY_MAGIC;
+	k->key = key;
+	k->key_fd = firn_fd_steal(&fd);
+	return 0;
+}
+
+_Noreturn static void keep(const struct firn_keeper *k)
+{
+	sigset_t all;
+
+	sigfillset(&all);
+	sigprocmask(SIG_SETMASK, &all, NULL);
+	prctl(PR_SET_NAME, FIRN_KEEPER_COMM);
+	prctl(PR_SET_DUMPABLE, 0);
+	setsid();
+	mlock(k->key, PAGE);
+	for (;;)
+		sigsuspend(&all);
+}
+
+int firn_keeper_start(struct firn_keeper *k, const char *dir, struct firn_err *e)
+{
+	long pid;
+	int err;
+
+	memset(k, 0, sizeof(*k));
+	k->key_fd = -1;
+	k->old = firn_pid_file_read(dir, FIRN_KEEPER_PID_NAME);
+	err = k->old ? adopt_key(k, dir) : make_key(k);
+	if (err && k->old)
+		return firn_err_set(e, FIRN_EXIT_FAILED, -err, "key",
+				    "the key of the packs cannot be taken from keeper %d (%s): nothing was touched", k->old,
+				    strerror(-err));
+	if (err)
+		return firn_err_set(e, FIRN_EXIT_FAILED, -err, "key", "a key for the packs cannot be made: %s", strerror(-err));
+	mlock(k->key, PAGE);
+	pid = syscall(SYS_clone, CLONE_FILES | SIGCHLD, 0, 0, 0, 0);
+	if (pid < 0)
+		return firn_err_set(e, FIRN_EXIT_FAILED, errno, "keeper", "the keeper cannot be started: %s", strerror(errno));
+	if (pid == 0)
+		keep(k);
+	k->pid = (pid_t)pid;
+	return 0;
+}
+
+int firn_keeper_settle(struct firn_keeper *k, const char *dir)
+{
+	char text[96];
+	uint64_t start;
+	int err;
+
+	err = firn_proc_start_time(k->pid, &start);
+	if (err)
+		return err;
+	snprintf(text, sizeof(text), "%d %llu %d\n", k->pid, (unsigned long long)start, k->key_fd);
+	/* One file, replaced at once: keeper and key belong together. */
+	err = write_file(dir, FIRN_KEEPER_PID_NAME, text);
+	if (!err && k->old) {
+		firn_sys.kill(k->old, SIGKILL);
+		k->old = 0;
+	}
+	return err;
+}
+
+void firn_keeper_end(struct firn_keeper *k, const char *dir)
+{
+	char path[600];
+
+	if (!firn_path_join(path, sizeof(path), dir, FIRN_KEEPER_PID_NAME))
+		firn_sys.unlink(path);
+	firn_sys.kill(k->pid, SIGKILL);
+	waitpid(k->pid, NULL, 0);
+	explicit_bzero(k->key, PAGE);
+	munmap(k->key, PAGE);
+	firn_fd_close(&k->key_fd);
+}

@@ -1,0 +1,589 @@
+/* SPDX-License-Identifier: MIT */
+#include "agent/server.h"
+
+#include <errno.h>
+#include <poll.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/epoll.h>
+#include <sys/signalfd.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include "agent/json.h"
+#include "base/fd.h"
+#include "base/log.h"
+#include "proto/frame.h"
+#include "sys/sys.h"
+
+#define MAX_CONNECTIONS 256u
+#define FIRST_BUFFER 4096u
+#define TICK_MS 1000
+
+struct connection {
+	struct connection *next;
+	uint64_t serial;
+	int fd;
+	bool busy;                      /* a call of it runs as a job */
+	bool more;                      /* ... whose caller wants progress */
+	bool closing;
+	struct ucred peer;
+	struct firn_frame_in in;
+	char *out;                      /* what waits to be sent */
+	size_t out_len, out_sent, out_size;
+};
+
+struct server {
+	struct firn_server_config config;
+	struct firn_jobs jobs;
+	struct connection *connections;
+	unsigned int nconnections;
+	uint64_t serial;
+	int epoll, signals;
+	bool stopping;                  /* thaw all, then end */
+	bool stop_job;
+	uint64_t stop_connection;
+	uint64_t idle_since;
+};
+
+enum { EV_LISTEN = 1, EV_SIGNALS, EV_JOBS, EV_CONNECTIONS };
+
+static void watch(struct server *s, int fd, uint64_t key, uint32_t events, int op)
+{
+	struct epoll_event ev = { .events = events, .data.u64 = key };
+
+	epoll_ctl(s->epoll, op, fd, &ev);
+}
+
+static void close_connection(struct server *s, struct connection *c)
+{
+	for (struct connection **p = &s->connections; *p; p = &(*p)->next) {
+		if (*p == c) {
+			*p = c->next;
+			break;
+		}
+	}
+	/* The keeper has the descriptor too: only shutdown reaches the peer. */
+	shutdown(c->fd, SHUT_RDWR);
+	firn_fd_close(&c->fd);
+	free(c->in.buf);
+	free(c->out);
+	free(c);
+	s->nconnections--;
+}
+
+static struct connection *find_connection(struct server *s, uint64_t serial)
+{
+	for (struct connection *c = s->connections; c; c = c->next)
+		if (c->serial == serial)
+			return c;
+	return NULL;
+}
+
+static void flush(struct server *s, struct connection *c)
+{
+	while (c->out_sent < c->out_len) {
+		ssize_t n = send(c->fd, c->out + c->out_sent, c->out_len - c->out_sent, MSG_NOSIGNAL | MSG_DONTWAIT);
+
+		if (n < 0 && errno == EINTR)
+			continue;
+		if (n < 0 && errno != EAGAIN)
+			c->closing = true;
+		if (n <= 0)
+			break;
+		c->out_sent += (size_t)n;
+	}
+	if (c->out_sent == c->out_len)
+		c->out_sent = c->out_len = 0;
+	watch(s, c->fd, EV_CONNECTIONS + c->serial, EPOLLIN | (c->out_len ? EPOLLOUT : 0), EPOLL_CTL_MOD);
+}
+
+static void say(struct server *s, struct connection *c, struct json_object *message)
+{
+	size_t len;
+	const char *text = json_object_to_json_string_length(message, JSON_C_TO_STRING_PLAIN, &len);
+
+	if (c->out_len + len + 1 > c->out_size) {
+		size_t size = (c->out_len + len + 1) * 2;
+		char *grown = size <= FIRN_REPLY_MAX_BYTES ? realloc(c->out, size) : NULL;
+
+		if (!grown) {
+			c->closing = true;
+			json_object_put(message);
+			return;
+		}
+		c->out = grown;
+		c->out_size = size;
+	}
+	memcpy(c->out + c->out_len, text, len + 1);
+	c->out_len += len + 1;
+	json_object_put(message);
+	flush(s, c);
+}
+
+static void reply(struct server *s, struct connection *c, struct json_object *parameters)
+{
+	struct json_object *m = json_object_new_object();
+
+	json_object_object_add(m, "parameters", parameters);
+	say(s, c, m);
+}
+
+static void reply_error(struct server *s, struct connection *c, const char *name, struct json_object *parameters)
+{
+	struct json_object *m = json_object_new_object();
+
+	json_object_object_add(m, "error", json_object_new_string(name));
+	json_object_object_add(m, "parameters", parameters);
+	say(s, c, m);
+}
+
+static void reply_text_error(struct server *s, struct connection *c, const char *name, const char *key, const char *value)
+{
+	struct json_object *p = json_object_new_object();
+
+	json_object_object_add(p, key, json_object_new_string(value));
+	reply_error(s, c, name, p);
+}
+
+static void reply_failed(struct server *s, struct connection *c, int code, const char *reason, const char *message)
+{
+	struct firn_err e = { 0 };
+
+	firn_err_set(&e, code, 0, reason, "%s", message);
+	reply_error(s, c, FIRN_ERROR_FAILED, firn_json_trouble(&e));
+}
+
+/* An integer of @o that is a pid; 0 where it is none. */
+static pid_t get_pid(struct json_object *o, const char *key)
+{
+	struct json_object *v;
+	int64_t n;
+
+	if (!json_object_object_get_ex(o, key, &v) || !json_object_is_type(v, json_type_int))
+		return 0;
+	n = json_object_get_int64(v);
+	return n > 0 && n <= INT32_MAX ? (pid_t)n : 0;
+}
+
+static bool get_flag(struct json_object *o, const char *key)
+{
+	struct json_object *v;
+
+	return o && json_object_object_get_ex(o, key, &v) && json_object_get_boolean(v);
+}
+
+static bool start_job(struct server *s, struct firn_job *job)
+{
+	job->jobs = &s->jobs;
+	if (!firn_job_start(job))
+		return true;
+	free(job->pids);
+	free(job);
+	return false;
+}
+
+static void change(struct server *s, struct connection *c, enum firn_method method, struct json_object *parameters,
+		   bool more)
+{
+	struct json_object *targets = NULL;
+	struct firn_job *job;
+
+	if (s->stopping) {
+		reply_failed(s, c, FIRN_EXIT_NO_AGENT, "stopping", "the agent is ending: try again, a new one will start");
+		return;
+	}
+	job = calloc(1, sizeof(*job));
+	if (job)
+		job->pids = calloc(FIRN_JOB_TARGETS, sizeof(*job->pids));
+	if (!job || !job->pids)
+		goto no_memory;
+	job->connection = c->serial;
+	job->method = method;
+	job->dry_run = get_flag(parameters, "dryRun");
+	job->all = method == FIRN_CALL_THAW && get_flag(parameters, "all");
+	job->more = more;
+	job->uid = c->peer.uid;
+	job->gid = c->peer.gid;
+	job->client = c->peer.pid;
+	if (job->all && job->uid) {
+		reply_failed(s, c, FIRN_EXIT_NOT_PERMITTED, "not-permitted", "only root thaws all: name your own targets");
+		goto out;
+	}
+	if (parameters)
+		json_object_object_get_ex(parameters, "targets", &targets);
+	if (!job->all && (!json_object_is_type(targets, json_type_array) || !json_object_array_length(targets))) {
+		reply_text_error(s, c, FIRN_ERROR_INVALID_PARAMETER, "parameter", "targets");
+		goto out;
+	}
+	for (size_t i = 0; !job->all && i < json_object_array_length(targets); i++) {
+		struct json_object *t = json_object_array_get_idx(targets, i);
+		pid_t pid = get_pid(t, "pid"), tree = get_pid(t, "tree");
+
+		if (!pid == !tree || job->npids == FIRN_JOB_TARGETS) {
+			reply_text_error(s, c, FIRN_ERROR_INVALID_PARAMETER, "parameter", "targets");
+			goto out;
+		}
+		if (tree)
+			job->npids = firn_tree(tree, job->pids, job->npids, FIRN_JOB_TARGETS);
+		else
+			job->pids[job->npids++] = pid;
+	}
+	if (!start_job(s, job))
+		goto no_memory_started;
+	c->busy = true;
+	return;
+no_memory:
+	if (!job || !job->pids)
+		reply_failed(s, c, FIRN_EXIT_FAILED, "no-memory", "the agent has no memory for this request: try again");
+out:
+	if (job)
+		free(job->pids);
+	free(job);
+	return;
+no_memory_started:
+	reply_failed(s, c, FIRN_EXIT_FAILED, "no-thread", "the agent cannot start a thread: try again");
+}
+
+struct listing {
+	struct connection *c;
+	struct json_object *targets;
+};
+
+static void list_one(void *arg, const struct firn_report *r)
+{
+	struct listing *l = arg;
+
+	if (!l->c->peer.uid || (r->pid && !firn_engine_may_trace(l->c->peer.uid, l->c->peer.gid, r->pid)))
+		json_object_array_add(l->targets, firn_json_report(r));
+}
+
+static void list(struct server *s, struct connection *c)
+{
+	struct listing l = { c, json_object_new_array() };
+	struct json_object *p = json_object_new_object();
+
+	firn_engine_each(s->config.engine, list_one, &l);
+	json_object_object_add(p, "targets", l.targets);
+	reply(s, c, p);
+}
+
+static void show(struct server *s, struct connection *c, struct json_object *parameters)
+{
+	pid_t pid = parameters ? get_pid(parameters, "pid") : 0;
+	struct json_object *targets, *p;
+	struct firn_report r;
+	char message[128];
+
+	if (!pid) {
+		reply_text_error(s, c, FIRN_ERROR_INVALID_PARAMETER, "parameter", "pid");
+		return;
+	}
+	if (firn_engine_may_trace(c->peer.uid, c->peer.gid, pid) == -EPERM) {
+		snprintf(message, sizeof(message), "process %d is not yours: run firn as root, or as the process's user", pid);
+		reply_failed(s, c, FIRN_EXIT_NOT_PERMITTED, "not-permitted", message);
+		return;
+	}
+	if (firn_engine_show(s->config.engine, pid, &r)) {
+		snprintf(message, sizeof(message), "process %d is neither frozen nor evicted: see firn list", pid);
+		reply_failed(s, c, FIRN_EXIT_NOT_FOUND, "not-frozen", message);
+		return;
+	}
+	targets = json_object_new_array();
+	json_object_array_add(targets, firn_json_report(&r));
+	p = json_object_new_object();
+	json_object_object_add(p, "targets", targets);
+	reply(s, c, p);
+}
+
+static void ping(struct server *s, struct connection *c)
+{
+	struct json_object *p = json_object_new_object();
+
+	json_object_object_add(p, "pid", json_object_new_int(getpid()));
+	json_object_object_add(p, "version", json_object_new_string(FIRN_VERSION));
+	json_object_object_add(p, "keeper", json_object_new_int(s->config.keeper->pid));
+	reply(s, c, p);
+}
+
+static void get_info(struct server *s, struct connection *c)
+{
+	struct json_object *p = json_object_new_object(), *interfaces = json_object_new_array();
+
+	json_object_object_add(p, "vendor", json_object_new_string("The Firn authors"));
+	json_object_object_add(p, "product", json_object_new_string("Firn"));
+	json_object_object_add(p, "version", json_object_new_string(FIRN_VERSION));
+	json_object_object_add(p, "url", json_object_new_string(""));
+	json_object_array_add(interfaces, json_object_new_string(FIRN_INTERFACE_SERVICE));
+	json_object_array_add(interfaces, json_object_new_string(FIRN_INTERFACE));
+	json_object_object_add(p, "interfaces", interfaces);
+	reply(s, c, p);
+}
+
+static void get_description(struct server *s, struct connection *c, struct json_object *parameters)
+{
+	struct json_object *name = NULL, *p;
+	const char *text = NULL;
+
+	if (parameters && json_object_object_get_ex(parameters, "interface", &name))
+		text = firn_interface_description(json_object_get_string(name));
+	if (!text) {
+		reply_text_error(s, c, FIRN_ERROR_INTERFACE_NOT_FOUND, "interface", name ? json_object_get_string(name) : "");
+		return;
+	}
+	p = json_object_new_object();
+	json_object_object_add(p, "description", json_object_new_string(text));
+	reply(s, c, p);
+}
+
+/* Everything comes back, then the agent ends.  @connection: who is told; 0: nobody. */
+static void begin_stop(struct server *s, uint64_t connection)
+{
+	struct firn_job *job;
+
+	if (s->stopping)
+		return;
+	s->stopping = true;
+	s->stop_connection = connection;
+	job = calloc(1, sizeof(*job));
+	if (!job)
+		return;
+	job->connection = connection;
+	job->method = FIRN_CALL_THAW;
+	job->all = true;
+	s->stop_job = start_job(s, job);
+}
+
+static void call(struct server *s, struct connection *c, const char *text, size_t len)
+{
+	struct json_tokener *tokener = json_tokener_new();
+	struct json_object *m = tokener ? json_tokener_parse_ex(tokener, text, (int)len) : NULL;
+	struct json_object *name = NULL, *parameters = NULL;
+
+	if (tokener)
+		json_tokener_free(tokener);
+	if (!json_object_is_type(m, json_type_object) || !json_object_object_get_ex(m, "method", &name) ||
+	    !json_object_is_type(name, json_type_string)) {
+		c->closing = true;      /* not Varlink: there is no way to answer */
+		json_object_put(m);
+		return;
+	}
+	if (json_object_object_get_ex(m, "parameters", &parameters) &&
+	    !json_object_is_type(parameters, json_type_object))
+		parameters = NULL;
+	switch (firn_method_find(json_object_get_string(name))) {
+	case FIRN_CALL_FREEZE:
+	case FIRN_CALL_EVICT:
+	case FIRN_CALL_THAW:
+		change(s, c, firn_method_find(json_object_get_string(name)), parameters, get_flag(m, "more"));
+		break;
+	case FIRN_CALL_LIST:
+		list(s, c);
+		break;
+	case FIRN_CALL_SHOW:
+		show(s, c, parameters);
+		break;
+	case FIRN_CALL_PING:
+		ping(s, c);
+		break;
+	case FIRN_CALL_STOP:
+		if (c->peer.uid) {
+			reply_failed(s, c, FIRN_EXIT_NOT_PERMITTED, "not-permitted", "only root stops the agent");
+		} else {
+			c->busy = true;
+			begin_stop(s, c->serial);
+		}
+		break;
+	case FIRN_CALL_GET_INFO:
+		get_info(s, c);
+		break;
+	case FIRN_CALL_GET_DESCRIPTION:
+		get_description(s, c, parameters);
+		break;
+	case FIRN_CALL_UNKNOWN:
+		reply_text_error(s, c, FIRN_ERROR_METHOD_NOT_FOUND, "method", json_object_get_string(name));
+		break;
+	}
+	json_object_put(m);
+}
+
+/* Calls of one connection are answered in their order: the next waits for the running one. */
+static void take_calls(struct server *s, struct connection *c)
+{
+	char *text;
+	size_t len;
+	int r;
+
+	while (!c->busy && !c->closing && (r = firn_frame_in_next(&c->in, &text, &len)) != 0) {
+		if (r < 0) {
+			c->closing = true;
+			return;
+		}
+		call(s, c, text, len);
+	}
+}
+
+static void receive(struct server *s, struct connection *c)
+{
+	for (;;) {
+		char *space;
+		size_t room = firn_frame_in_space(&c->in, &space);
+		ssize_t n;
+
+		if (!room) {
+			size_t size = c->in.size * 2;
+			char *old = c->in.buf, *grown;
+
+			grown = size <= FIRN_CALL_MAX_BYTES ? malloc(size) : NULL;   /* a peer that sends more is cut off */
+			if (!grown || firn_frame_in_move(&c->in, grown, size)) {
+				free(grown);
+				c->closing = true;
+				return;
+			}
+			free(old);
+			continue;
+		}
+		n = recv(c->fd, space, room, MSG_DONTWAIT);
+		if (n < 0 && errno == EINTR)
+			continue;
+		if (n < 0 && errno == EAGAIN)
+			return;
+		if (n <= 0) {
+			c->closing = true;
+			return;
+		}
+		firn_frame_in_commit(&c->in, (size_t)n);
+		take_calls(s, c);
+		if (c->closing)
+			return;
+	}
+}
+
+static void accept_one(struct server *s)
+{
+	socklen_t len = sizeof(struct ucred);
+	struct connection *c;
+	char *buf;
+	int fd = accept4(s->config.listening, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
+
+	if (fd < 0)
+		return;
+	c = s->nconnections < MAX_CONNECTIONS ? calloc(1, sizeof(*c)) : NULL;
+	buf = c ? malloc(FIRST_BUFFER) : NULL;
+	if (!buf || getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &c->peer, &len)) {
+		shutdown(fd, SHUT_RDWR);
+		close(fd);
+		free(buf);
+		free(c);
+		return;
+	}
+	c->fd = fd;
+	c->serial = ++s->serial;
+	firn_frame_in_init(&c->in, buf, FIRST_BUFFER);
+	c->next = s->connections;
+	s->connections = c;
+	s->nconnections++;
+	watch(s, fd, EV_CONNECTIONS + c->serial, EPOLLIN, EPOLL_CTL_ADD);
+}
+
+static void deliver(struct server *s)
+{
+	struct firn_outgoing *o;
+	uint64_t count;
+
+	if (read(s->jobs.wake, &count, sizeof(count)) < 0 && errno != EAGAIN)
+		return;
+	while ((o = firn_jobs_take(&s->jobs))) {
+		struct connection *c = find_connection(s, o->connection);
+
+		if (c) {
+			say(s, c, o->message);
+			if (o->final) {
+				c->busy = false;
+				take_calls(s, c);
+			}
+			if (c->closing)
+				close_connection(s, c);
+		} else {
+			json_object_put(o->message);
+		}
+		free(o);
+	}
+}
+
+static bool may_end(struct server *s, unsigned int targets)
+{
+	uint64_t now = firn_sys.clock_ns();
+
+	pthread_mutex_lock(&s->jobs.lock);
+	if (s->jobs.running || s->jobs.first)
+		s->idle_since = now;
+	pthread_mutex_unlock(&s->jobs.lock);
+	if (s->idle_since != now && s->stopping)
+		return true;
+	if (targets || s->nconnections)
+		s->idle_since = now;
+	return s->config.idle_exit_s && now - s->idle_since > (uint64_t)s->config.idle_exit_s * 1000000000u;
+}
+
+int firn_server_run(const struct firn_server_config *config)
+{
+	struct server s = { .config = *config };
+	sigset_t set;
+	int err;
+
+	err = firn_jobs_init(&s.jobs, config->engine);
+	if (err)
+		return err;
+	sigemptyset(&set);
+	sigaddset(&set, SIGTERM);
+	sigaddset(&set, SIGINT);
+	s.signals = signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK);
+	s.epoll = epoll_create1(EPOLL_CLOEXEC);
+	if (s.signals < 0 || s.epoll < 0)
+		return -errno;
+	watch(&s, config->listening, EV_LISTEN, EPOLLIN, EPOLL_CTL_ADD);
+	watch(&s, s.signals, EV_SIGNALS, EPOLLIN, EPOLL_CTL_ADD);
+	watch(&s, s.jobs.wake, EV_JOBS, EPOLLIN, EPOLL_CTL_ADD);
+	s.idle_since = firn_sys.clock_ns();
+	for (;;) {
+		struct epoll_event ev[16];
+		int n = epoll_wait(s.epoll, ev, ARRAY_SIZE(ev), TICK_MS);
+
+		if (n < 0 && errno != EINTR)
+			return -errno;
+		for (int i = 0; i < n; i++) {
+			struct signalfd_siginfo info;
+			struct connection *c;
+
+			switch (ev[i].data.u64) {
+			case EV_LISTEN:
+				accept_one(&s);
+				continue;
+			case EV_SIGNALS:
+				if (read(s.signals, &info, sizeof(info)) > 0)
+					begin_stop(&s, 0);
+				continue;
+			case EV_JOBS:
+				deliver(&s);
+				continue;
+			}
+			c = find_connection(&s, ev[i].data.u64 - EV_CONNECTIONS);
+			if (!c)
+				continue;
+			if (ev[i].events & EPOLLOUT)
+				flush(&s, c);
+			if (ev[i].events & (EPOLLIN | EPOLLHUP | EPOLLERR))
+				receive(&s, c);
+			if (c->closing)
+				close_connection(&s, c);
+		}
+		if (may_end(&s, firn_engine_reap(config->engine)))
+			break;
+	}
+	while (s.connections)
+		close_connection(&s, s.connections);
+	return 0;
+}

@@ -1,0 +1,22 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * The agent's loop: its socket, its connections, its jobs, its clock.
+ */
+#ifndef FIRN_AGENT_SERVER_H
+#define FIRN_AGENT_SERVER_H
+
+#include "agent/job.h"
+#include "agent/keeper.h"
+
+struct firn_server_config {
+	struct firn_engine *engine;
+	struct firn_keeper *keeper;
+	const char *runtime_dir;
+	int listening;               /* socket */
+	int idle_exit_s;             /* 0: never */
+};
+
+/* Serve until told to stop, or idle for long enough with nothing evicted.  Returns 0, or -errno. */
+int firn_server_run(const struct firn_server_config *config);
+
+#endif
