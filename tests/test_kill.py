@@ -1,0 +1,170 @@
+# SPDX-License-Identifier: MIT
+"""The agent is killed at every named step of every verb: the target is whole, and the next agent brings it back.
+
+Each point must be reached by some verb, or the list is not covered: the last test sees to that.
+"""
+import subprocess
+
+import pytest
+
+import harness
+from harness import assert_no_trace, assert_same, settle, snapshot
+
+reached = {}
+tried = set()
+
+
+def points():
+    try:
+        out = subprocess.run([harness.FIRND, "--list-points"], capture_output=True, text=True, timeout=10)
+        return out.stdout.split() if out.returncode == 0 else []
+    except OSError:
+        return []
+
+
+POINTS = points()
+
+
+def test_there_are_points():
+    assert len(POINTS) > 20, "firnd --list-points names the steps"
+
+
+def recover(firn, v, snap=None):
+    """After the agent's end: a new one starts, thaws, and nothing is left."""
+    firn.thaw_all()
+    if snap:
+        assert_same(snap, v.pid)
+    v.cmd("verify")
+    assert_no_trace(firn, v.pid)
+    # And it can be done again.
+    firn.freeze(v.pid)
+    firn.thaw(v.pid)
+    v.cmd("verify")
+    assert_no_trace(firn, v.pid)
+
+
+def died(firn, point, verb):
+    tried.add((point, verb))
+    if firn.agent is None:
+        reached.setdefault(point, set()).add(verb)
+        return True
+    return False
+
+
+def served(firn, v):
+    """Until the victim answers, or waits because the agent is dead."""
+    harness.wait_until(lambda: not v.silent(0.01) or firn.agent is None, 60, f"an answer; {harness.where(v.pid)}")
+
+
+@pytest.mark.parametrize("point", POINTS)
+def test_freeze(firn, victims, point):
+    v = victims("identity")
+    settle(v.pid)
+    snap = snapshot(v.pid)
+    firn.start(FIRN_KILL_AT=point)
+    result = firn.run("freeze", v.pid)
+    if died(firn, point, "freeze"):
+        assert result.code in (0, harness.NO_AGENT), result
+        if result.code:
+            result.one_line_error()
+        recover(firn, v, snap)
+    else:
+        assert result.code == 0, result
+
+
+@pytest.mark.parametrize("point", POINTS)
+def test_evict(firn, victims, point):
+    """Killed during the evict itself, or later, while faults, forks and layout changes are served."""
+    v = victims("layout", "--seed", 1 + POINTS.index(point))
+    firn.start(FIRN_KILL_AT=point)
+    result = firn.run("evict", v.pid)
+    if not died(firn, point, "evict"):
+        assert result.code == 0, result
+        for command in ("layout 300", "fork 1", "touch-random"):
+            v.send(command)
+            served(firn, v)
+            if died(firn, point, "serve"):
+                firn.thaw_all()
+                v.reply()
+                break
+            v.reply()
+        else:
+            firn.thaw(v.pid)
+            v.cmd("verify")
+            return
+    recover(firn, v)
+
+
+@pytest.mark.parametrize("verb", ["freeze", "evict"])
+@pytest.mark.parametrize("point", POINTS)
+def test_thaw(firn, victims, point, verb):
+    """A second agent takes over a frozen or evicted target and dies while it brings it back."""
+    v = victims("identity")
+    settle(v.pid)
+    snap = snapshot(v.pid)
+    getattr(firn, verb)(v.pid)
+    firn.kill_agent()
+    started = firn.start(FIRN_KILL_AT=point, check=False)
+    result = firn.run("thaw", v.pid) if started.code == 0 and firn.agent else None
+    if died(firn, point, "thaw" if result else "start"):
+        recover(firn, v, snap)
+    else:
+        assert result and result.code == 0, (started, result)
+        assert_same(snap, v.pid)
+        v.cmd("verify")
+
+
+FORKED = [p for p in POINTS if p.startswith(("thaw", "fork", "fault", "pager", "inject.munmap", "inject.close"))]
+
+
+@pytest.mark.parametrize("point", FORKED)
+def test_forked(firn, victims, point):
+    """Children of the eviction still wait for their memory when the agent dies."""
+    v = victims("forker", "--mib", 8)
+    firn.start(FIRN_KILL_AT=point)
+    result = firn.run("evict", v.pid)
+    if not died(firn, point, "evict"):
+        assert result.code == 0, result
+        v.send("hold 2")
+        served(firn, v)
+        if died(firn, point, "fork"):
+            firn.start()
+        v.reply()
+        if not died(firn, point, "serve"):
+            firn.run("thaw", v.pid)
+            died(firn, point, "thaw")
+        if not firn.agent:
+            firn.start()
+        v.cmd("release")
+    recover(firn, v)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("nth", [2, 3, 5, 9])
+@pytest.mark.parametrize("point", POINTS)
+def test_later_passes(firn, victims, point, nth):
+    """Not only the first time a step is passed."""
+    v = victims("layout", "--seed", 1000 + nth * 100 + POINTS.index(point))
+    firn.start(FIRN_KILL_AT=f"{point}:{nth}")
+    for verb in ("freeze", "thaw", "evict", None, "thaw"):
+        if verb:
+            firn.run(verb, v.pid)
+        else:
+            v.send("layout-touch 300")
+            served(firn, v)
+            if firn.agent is None:
+                firn.thaw_all()
+            v.reply()
+        if firn.agent is None:
+            break
+    firn.thaw_all()
+    v.cmd("verify")
+    assert_no_trace(firn, v.pid)
+
+
+def test_every_point_is_reached():
+    """A step that no verb passes is a step that nobody tested."""
+    if len({p for p, _ in tried}) < len(POINTS):
+        return          # only some of the tests were asked for
+    missed = [p for p in POINTS if p not in reached]
+    assert not missed, f"never reached: {missed}; reached: { {p: sorted(v) for p, v in reached.items()} }"
