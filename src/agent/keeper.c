@@ -24,15 +24,16 @@
 
 pid_t firn_pid_file_read(const char *dir, const char *name)
 {
-	char path[600], buf[64];
+	char path[600], buf[96];
 	unsigned long long start;
-	uint64_t now;
+	struct firn_proc proc;
 	int pid;
 
 	if (firn_path_join(path, sizeof(path), dir, name) || firn_sys_read_file(path, buf, sizeof(buf)) <= 0 ||
-	    sscanf(buf, "%d %llu", &pid, &start) != 2 || firn_proc_start_time(pid, &now) || now != start)
+	    sscanf(buf, "%d %llu", &pid, &start) != 2 || firn_proc_read(pid, &proc) || proc.start_time != start)
 		return 0;
-	return pid;
+	/* One that has ended and was not waited for yet is as good as gone. */
+	return proc.state == 'Z' || proc.state == 'X' ? 0 : pid;
 }
 
 static int write_file(const char *dir, const char *name, const char *text)

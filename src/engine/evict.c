@@ -314,7 +314,8 @@ static int walk_mapping(struct job *j, struct firn_span m, uint32_t number)
 /* Watching joins stretches across small holes, as few mappings as possible being split by it. */
 static void choose_gap(struct job *j)
 {
-	for (j->gap = 0; j->gap < 1ull << 40; j->gap = j->gap ? j->gap * 4 : 16 * j->en->page_size) {
+	/* At least the holes that link_slice makes part of a run: every page of a run is watched. */
+	for (j->gap = (GAP_PAGES + 1) * j->en->page_size; j->gap < 1ull << 40; j->gap *= 4) {
 		uint32_t splits = 0;
 
 		for (uint32_t n = 1; n < j->nstretches; n++) {

@@ -77,6 +77,7 @@ struct firn_engine {
 	pthread_cond_t changed;
 	struct firn_target *targets;
 	uint64_t serial;
+	bool keep_packs;                /* a link state could not be read: its pack is not known */
 	pthread_mutex_t builder_lock;   /* one gather at a time: its buffers are the agent's largest */
 };
 

@@ -176,8 +176,10 @@ static struct firn_target *open_one(struct firn_engine *en, const char *path)
 		return NULL;
 	err = firn_image_open(en, t, path);
 	if (err) {
-		firn_log("%s is not a usable link state (%s): deleted", path, strerror(-err));
-		firn_sys.unlink(path);
+		/* Kept: it is all that is known of a process whose pages are in a pack. */
+		firn_log("%s is not a usable link state (%s): its target, if there is one, waits for its pages", path,
+			 strerror(-err));
+		en->keep_packs = true;
 		firn_target_free(en, t);
 		return NULL;
 	}
@@ -290,6 +292,7 @@ int firn_engine_recover(struct firn_engine *en)
 	for (int i = 0; i < found; i++)
 		live += take_over(en, targets[i]);
 	free(targets);
-	firn_image_sweep(en);
+	if (!en->keep_packs)
+		firn_image_sweep(en);
 	return live;
 }
