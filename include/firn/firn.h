@@ -80,6 +80,7 @@ struct firn_target {
 	struct {
 		int64_t total, evicted, zero, filled, resident, removed, lost;
 	} pages;
+	/* raw: the bytes that were stored, before compression; duplicates: pages. */
 	struct {
 		const char *path, *cipher, *codec;
 		int64_t bytes, blocks, raw, duplicates, generation;

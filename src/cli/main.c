@@ -222,21 +222,23 @@ static int failed(const struct firn_args *a, const struct firn_error *e)
 	return e->code;
 }
 
-/* The message about a target, without the "process PID" that it may begin with: we have said that. */
-static const char *without_process(const struct firn_target *t)
+/* One target's trouble.  Its message may begin with "process PID", which we have said. */
+static void complain_target(const struct firn_target *t)
 {
-	char prefix[32];
-	const char *text = t->error.message;
-	int n;
+	const char *text = t->error.message ? t->error.message : "failed: see the agent's log";
+	char name[96], process[32], prefix[104];
+	const char *between = ": ";
+	int n = snprintf(process, sizeof(process), "process %d", (int)t->pid);
 
-	if (!text)
-		return "failed: see the agent's log";
-	n = snprintf(prefix, sizeof(prefix), "process %d", (int)t->pid);
-	if (strncmp(text, prefix, (size_t)n) != 0)
-		return text;
-	if (strncmp(text + n, ": ", 2) == 0)
-		return text + n + 2;
-	return text[n] == ' ' ? text + n + 1 : text;
+	if (strncmp(text, process, (size_t)n) == 0 && strncmp(text + n, ": ", 2) == 0) {
+		text += n + 2;
+	} else if (strncmp(text, process, (size_t)n) == 0 && text[n] == ' ') {
+		text += n + 1;
+		between = " ";
+	}
+	snprintf(prefix, sizeof(prefix), "%s%s", firn_print_target_name(name, sizeof(name), t),
+		 between);
+	complain_text(prefix, text);
 }
 
 static int do_change(const struct firn_args *a)
@@ -271,15 +273,10 @@ static int do_change(const struct firn_args *a)
 	for (size_t i = 0; i < firn_result_count(result); i++) {
 		const struct firn_target *t = firn_result_target(result, i);
 
-		if (t->error.code) {
-			char name[96], prefix[104];
-
-			snprintf(prefix, sizeof(prefix),
-				 "%s: ", firn_print_target_name(name, sizeof(name), t));
-			complain_text(prefix, without_process(t));
-		} else if (!a->json) {
+		if (t->error.code)
+			complain_target(t);
+		else if (!a->json)
 			firn_print_done(stdout, verb, a->dry_run, t);
-		}
 	}
 	r = firn_result_code(result);
 	firn_result_free(result);

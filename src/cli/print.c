@@ -292,11 +292,12 @@ static void show_pack(FILE *out, const struct firn_target *t)
 		return;
 	label(out, "");
 	fprintf(out, "%s", firn_print_size(a, sizeof(a), (double)t->pack.bytes));
+	if (t->pack.raw >= 0)
+		fprintf(out, " for %s", firn_print_size(a, sizeof(a), (double)t->pack.raw));
 	if (t->ratio >= 0)
 		fprintf(out, " (ratio %.2f)", t->ratio);
 	fprintf(out, ", ");
 	count(out, &first, t->pack.blocks, "blocks");
-	count(out, &first, t->pack.raw, "stored raw");
 	count(out, &first, t->pack.duplicates, "duplicate pages");
 	fprintf(out, "\n");
 	if (t->pack.codec || t->pack.cipher) {
