@@ -18,6 +18,7 @@
 
 #include "base/fd.h"
 #include "base/log.h"
+#include "procmem/seccomp.h"
 #include "sys/sys.h"
 
 #define SLICE_PAGES 65536u           /* 256 MiB of 4 KiB pages */
@@ -116,6 +117,43 @@ static int same_page(void *ctx, uint64_t original, const void *page)
 	if (firn_proc_peek(j->t->pid, original, mine, j->en->page_size))
 		return 0;
 	return !memcmp(mine, page, j->en->page_size);
+}
+
+/* A filter that would end the target, were we killed in the middle of an injected call. */
+static int check_filters(struct job *j)
+{
+	static const long calls[] = {
+		SYS_rt_sigreturn, SYS_mmap, SYS_munmap, SYS_prctl, SYS_socketpair, SYS_recvmsg, SYS_ioctl,
+		SYS_fcntl, SYS_close, SYS_madvise,
+#ifdef SYS_pause
+		SYS_pause,
+#else
+		SYS_ppoll,
+#endif
+#ifdef SYS_process_madvise
+		SYS_process_madvise,
+#endif
+	};
+	struct firn_regs regs;
+	long nr = -1;
+	int err = 0;
+
+	for (unsigned int n = 0; !err && nr < 0 && j->plan.proc.seccomp && n < j->stop.nthreads; n++) {
+		pid_t tid = j->stop.threads[n].tid;
+
+		if (!firn_arch_get_regs(tid, &regs))
+			err = firn_seccomp_forbids(tid, calls, ARRAY_SIZE(calls), firn_arch_pc(&regs),
+						   (struct sock_filter *)(void *)j->buffer, &nr);
+	}
+	if (err)
+		return firn_err_set(j->e, FIRN_EXIT_REFUSED, -err, "seccomp-unknown",
+				    "process %d has a seccomp filter that this kernel does not show: it cannot be frozen safely",
+				    j->t->pid);
+	if (nr >= 0)
+		return firn_err_set(j->e, FIRN_EXIT_REFUSED, EPERM, "seccomp",
+				    "process %d has a seccomp filter that forbids system call %ld: it cannot be frozen safely",
+				    j->t->pid, nr);
+	return 0;
 }
 
 /* --- Walk ---------------------------------------------------------------------------------------- */
@@ -536,7 +574,7 @@ static int store_failed(struct job *j, int err)
 
 static int write_slice(struct job *j, bool last)
 {
-	const struct firn_pack_target target = {
+	struct firn_pack_target target = {
 		.pid = j->t->pid,
 		.start_time = j->t->image->start_time,
 		.runs = j->nruns,
@@ -550,7 +588,7 @@ static int write_slice(struct job *j, bool last)
 	struct firn_builder_stats stats;
 	int err;
 
-	memcpy((char *)target.comm, j->t->image->comm, sizeof(target.comm));
+	memcpy(target.comm, j->t->image->comm, sizeof(target.comm));
 	err = last ? firn_builder_finish(j->builder, &index, &m->bytes) : firn_builder_end_slice(j->builder);
 	if (err)
 		return store_failed(j, err);
@@ -724,7 +762,9 @@ static int take(struct job *j)
 		return firn_err_set(j->e, FIRN_EXIT_NOT_FOUND, ESRCH, "gone", "process %d ended meanwhile: nothing to do",
 				    j->t->pid);
 	}
-	err = firn_inject_open(&j->inject, &j->stop, &image->inject, j->e);
+	err = check_filters(j);
+	if (!err)
+		err = firn_inject_open(&j->inject, &j->stop, &image->inject, j->e);
 	if (err) {
 		if (err != -ENOTRECOVERABLE)
 			firn_stop_resume(&j->stop, false);

@@ -44,21 +44,24 @@ static int damaged(struct stream *s, uint32_t block, int err)
 			    s->t->pid, block, strerror(-err));
 }
 
-/* The block of an evicted link, decoded; from the chunk at hand, the next chunk, or by itself. */
-static int fetch(struct stream *s, uint32_t block, bool sequential)
+/*
+ * The block of an evicted link, decoded: from the chunk at hand, or the next chunk.  A block behind
+ * @highest holds the original of a duplicate: it is remembered, or read by itself.
+ */
+static int fetch(struct stream *s, uint32_t block, uint32_t highest, const void **ret)
 {
+	bool at_hand = block >= s->chunk.first && block - s->chunk.first < s->chunk.count;
 	int err;
 
-	if (sequential && (block < s->chunk.first || block - s->chunk.first >= s->chunk.count)) {
+	if (!at_hand && block < highest)
+		return firn_block_read(&s->reader, s->t->armed.pack, block, ret);
+	if (!at_hand) {
 		s->chunk.count = 0;
 		err = firn_chunk_read(&s->reader, s->t->armed.pack, block, &s->chunk);
 		if (err)
 			return err;
 	}
-	if (block >= s->chunk.first && block - s->chunk.first < s->chunk.count)
-		return firn_chunk_decode(&s->reader, s->t->armed.pack, &s->chunk, block);
-	s->chunk.count = 0;             /* the staging serves the single block now */
-	return firn_block_read(&s->reader, s->t->armed.pack, block);
+	return firn_chunk_decode(&s->reader, s->t->armed.pack, &s->chunk, block, ret);
 }
 
 /* Deal with link @index of the @n-th run.  *@ret_step: how many links that was. */
@@ -68,6 +71,7 @@ static enum firn_installed step(struct stream *s, uint32_t n, uint32_t offset, u
 	enum firn_installed r = FIRN_INSTALLED;
 	uint32_t link, index, block;
 	struct firn_run run;
+	const void *raw;
 	int err;
 
 	*ret_step = 1;
@@ -84,8 +88,7 @@ static enum firn_installed step(struct stream *s, uint32_t n, uint32_t offset, u
 		goto out;
 	block = firn_link_place(link) / FIRN_BLOCK_PAGES;
 	pthread_rwlock_unlock(&a->layout);
-	/* Going back is for duplicates: their originals are near, or read by themselves. */
-	err = fetch(s, block, block >= highest);
+	err = fetch(s, block, highest, &raw);
 	pthread_rwlock_rdlock(&a->layout);
 	if (!firn_link_run(&a->link, n, &run) || offset >= run.npages || run.first + offset != index ||
 	    firn_link_get(&a->link, index) != link) {
@@ -98,7 +101,7 @@ static enum firn_installed step(struct stream *s, uint32_t n, uint32_t offset, u
 		firn_log("process %d: page %#llx of %s cannot be read back (%s): it is poisoned, whoever touches it gets SIGBUS",
 			 s->t->pid, (unsigned long long)address, s->t->pack->path, strerror(-err));
 	} else {
-		r = firn_armed_install(a, &run, index, run.npages - offset, block, s->reader.raw, ret_step);
+		r = firn_armed_install(a, &run, index, run.npages - offset, block, raw, ret_step);
 	}
 out:
 	pthread_rwlock_unlock(&a->layout);
@@ -171,7 +174,8 @@ static int bring_back(struct stream *s)
 	struct firn_link_counts c;
 	int err;
 
-	err = firn_block_reader_open(&s->reader, s->en->config.key, s->en->page_size, FIRN_READER_STORED_BYTES);
+	err = firn_block_reader_open(&s->reader, s->en->config.key, s->en->page_size, FIRN_READER_STORED_BYTES,
+				     FIRN_READER_SLOTS);
 	if (err)
 		return firn_err_set(s->e, FIRN_EXIT_FAILED, -err, "no-memory",
 				    "no memory to read process %d back: it runs on, page by page", s->t->pid);

@@ -14,7 +14,7 @@
 #include "sys/sys.h"
 
 #define MAX_TARGETS 4096u
-#define FAULT_STAGING (256u << 10)
+#define FAULT_SLOTS 8u                  /* decoded blocks a thread remembers */
 #define WORK_MAX (4 * FIRN_RING_SLOTS)
 #define AGAIN_PAUSE_NS 20000u
 #define AGAIN_GIVE_UP_NS (30ull * 1000000000u)
@@ -164,6 +164,7 @@ static enum firn_installed serve_once(struct worker *w, struct firn_armed *a, ui
 	enum firn_installed r;
 	struct firn_run run;
 	uint32_t index, link, block;
+	const void *raw;
 	int err;
 
 	pthread_rwlock_rdlock(&a->layout);
@@ -223,7 +224,7 @@ static enum firn_installed serve_once(struct worker *w, struct firn_armed *a, ui
 	/* Read without the lock: a layout event must not wait for the disk. */
 	pthread_rwlock_unlock(&a->layout);
 	block = firn_link_place(link) / FIRN_BLOCK_PAGES;
-	err = firn_block_read(&w->reader, a->pack, block);
+	err = firn_block_read(&w->reader, a->pack, block, &raw);
 	firn_point(FIRN_POINT_FAULT_READ);
 	pthread_rwlock_rdlock(&a->layout);
 	if (firn_link_find(&a->link, address, &run, &index) != FIRN_FOUND_LINK ||
@@ -233,7 +234,7 @@ static enum firn_installed serve_once(struct worker *w, struct firn_armed *a, ui
 		lose(a, address, strerror(-err));
 		r = FIRN_INSTALLED;
 	} else {
-		r = install_around(a, &run, index, block, w->reader.raw);
+		r = install_around(a, &run, index, block, raw);
 		firn_point(FIRN_POINT_FAULT_COPIED);
 	}
 out:
@@ -356,7 +357,7 @@ int firn_pager_start(struct firn_pager **ret, const struct firn_pager_ops *ops, 
 		struct worker *w = &p->workers[i];
 
 		w->pager = p;
-		err = firn_block_reader_open(&w->reader, key, page_size, FAULT_STAGING);
+		err = firn_block_reader_open(&w->reader, key, page_size, 0, FAULT_SLOTS);
 		if (err)
 			return err;
 		if (posix_memalign(&w->page, page_size, page_size))

@@ -156,6 +156,34 @@ static int run_call(struct firn_inject *i, const struct firn_call *call, long *r
 	return 0;
 }
 
+#ifndef PTRACE_GET_RSEQ_CONFIGURATION
+#define PTRACE_GET_RSEQ_CONFIGURATION 0x420f
+#endif
+
+/*
+ * A thread that is led elsewhere loses its restartable sequence: the kernel forgets it without a word.
+ * So it is put where the kernel would put it after a preemption, at the sequence's abort.
+ */
+static void abort_sequence(pid_t pid, pid_t tid, struct firn_regs *regs)
+{
+	struct {
+		uint64_t pointer;
+		uint32_t size, signature, flags, pad;
+	} rseq = { 0 };
+	struct {
+		uint32_t version, flags;
+		uint64_t start, length, abort;
+	} cs;
+	uint64_t at = 0;
+
+	if (firn_sys.ptrace(PTRACE_GET_RSEQ_CONFIGURATION, tid, (void *)sizeof(rseq), &rseq) <= 0 || !rseq.pointer ||
+	    firn_proc_peek(pid, rseq.pointer + 8, &at, sizeof(at)) || !at ||
+	    firn_proc_peek(pid, at, &cs, sizeof(cs)))
+		return;
+	if (firn_arch_pc(regs) - cs.start < cs.length)
+		firn_arch_set_pc(regs, cs.abort);
+}
+
 /* One call from the parking stub, and the thread back at its event stop with its own registers. */
 static int parked_call(struct firn_inject *i, const struct firn_call *call, enum firn_inject_phase after,
 		       long *ret)
@@ -166,6 +194,7 @@ static int parked_call(struct firn_inject *i, const struct firn_call *call, enum
 
 	if (firn_arch_get_regs(i->tid, &j->regs) || get_mask(i->tid, &j->sigmask) < 0)
 		return -ESRCH;
+	abort_sequence(i->stop->pid, i->tid, &j->regs);
 	j->tid = i->tid;
 	set_phase(j, FIRN_INJECT_PARKED);
 	regs = j->regs;
@@ -291,6 +320,7 @@ int firn_inject_begin(struct firn_inject *i, pid_t tid)
 
 	if (firn_arch_get_regs(tid, &i->saved) || get_mask(tid, &i->saved_mask) < 0)
 		return -ESRCH;
+	abort_sequence(i->stop->pid, tid, &i->saved);
 	used = firn_arch_build_frame(tid, &i->saved, i->saved_mask, i->frame, sizeof(i->frame),
 				     i->j->scratch + FIRN_SCRATCH_FRAME, &i->frame_sp);
 	if (used < 0)

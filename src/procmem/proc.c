@@ -110,9 +110,10 @@ int firn_proc_read(pid_t pid, struct firn_proc *ret)
 			ret->vm_pin_bytes = strtoull(v, NULL, 10) * 1024;
 		else if (!strcmp(line, "RssAnon"))
 			ret->rss_anon_bytes = strtoull(v, NULL, 10) * 1024;
-		else if (!strcmp(line, "Seccomp"))
+		else if (!strcmp(line, "Seccomp")) {
 			ret->seccomp = atoi(v) != 0;
-		else if (!strcmp(line, "x86_Thread_features"))
+			ret->seccomp_strict = atoi(v) == 1;
+		} else if (!strcmp(line, "x86_Thread_features"))
 			ret->shadow_stack = strstr(v, "shstk") != NULL;
 	}
 	firn_lines_close(&l);

@@ -19,6 +19,7 @@ struct firn_proc {
 	char state;                  /* as in /proc/PID/stat: R S D T t Z X I */
 	bool kernel_thread;
 	bool seccomp;                /* a filter or strict mode is on */
+	bool seccomp_strict;
 	bool shadow_stack;
 	unsigned int threads;
 	uint64_t start_time;         /* clock ticks after boot: with the pid, the process's identity */

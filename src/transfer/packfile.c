@@ -51,53 +51,63 @@ static void *reserve(size_t bytes)
 }
 
 int firn_block_reader_open(struct firn_block_reader *r, const uint8_t *key, uint32_t page_size,
-			   size_t stored_bytes)
+			   size_t stored_bytes, uint32_t nslots)
 {
+	size_t block = FIRN_BLOCK_PAGES * page_size;
+
 	memset(r, 0, sizeof(*r));
 	for (int c = FIRN_CIPHER_OFF; c <= FIRN_CIPHER_AES_256_OCB; c++) {
 		int err = firn_codec_open(&r->codecs[c], (enum firn_cipher)c, c == FIRN_CIPHER_OFF ? NULL : key,
-					  FIRN_BLOCK_PAGES * page_size);
+					  (uint32_t)block);
 
 		if (err) {
 			firn_block_reader_close(r);
 			return err;
 		}
 	}
-	r->stored_bytes = stored_bytes;
 	r->page_size = page_size;
-	r->stored = reserve(stored_bytes);
-	r->raw = reserve(FIRN_BLOCK_PAGES * page_size);
-	if (!r->stored || !r->raw) {
+	r->nslots = nslots;
+	r->stored_bytes = stored_bytes;
+	r->single_bytes = firn_align_up(block + FIRN_TAG_BYTES, DIRECT_ALIGN) + DIRECT_ALIGN;
+	if (stored_bytes)
+		r->stored = reserve(stored_bytes);
+	r->single = reserve(r->single_bytes);
+	r->raw = reserve(block * nslots);
+	if ((stored_bytes && !r->stored) || !r->single || !r->raw) {
 		firn_block_reader_close(r);
 		return -ENOMEM;
 	}
 	return 0;
 }
 
+/* Other people's memory: wiped before it goes. */
+static void release(void *p, size_t bytes)
+{
+	if (!p)
+		return;
+	explicit_bzero(p, bytes);
+	munmap(p, bytes);
+}
+
 void firn_block_reader_close(struct firn_block_reader *r)
 {
 	for (size_t c = 0; c < ARRAY_SIZE(r->codecs); c++)
 		firn_codec_close(&r->codecs[c]);
-	if (r->stored) {
-		explicit_bzero(r->stored, r->stored_bytes);
-		munmap(r->stored, r->stored_bytes);
-	}
-	if (r->raw) {
-		explicit_bzero(r->raw, FIRN_BLOCK_PAGES * r->page_size);
-		munmap(r->raw, FIRN_BLOCK_PAGES * r->page_size);
-	}
+	release(r->stored, r->stored_bytes);
+	release(r->single, r->single_bytes);
+	release(r->raw, (size_t)FIRN_BLOCK_PAGES * r->page_size * r->nslots);
 	memset(r, 0, sizeof(*r));
 }
 
-/* The whole of [@offset, @offset + @len), by as few calls as the device grants.  Beyond the end of the
- * file, alignment asks for bytes that are not there: they do not matter. */
-static int read_whole(struct firn_block_reader *r, const struct firn_packfile *p, uint64_t offset, size_t len,
-		      size_t needed)
+/* At least @needed of the @len bytes at @offset, by as few calls as the device grants.  Alignment asks for
+ * bytes beyond the end of the file: they do not matter. */
+static int read_whole(struct firn_block_reader *r, const struct firn_packfile *p, char *buf, uint64_t offset,
+		      size_t len, size_t needed)
 {
 	size_t done = 0;
 
 	while (done < needed) {
-		long n = firn_sys.pread(p->fd, (char *)r->stored + done, len - done, offset + done);
+		long n = firn_sys.pread(p->fd, buf + done, len - done, offset + done);
 
 		r->read_calls++;
 		if (n == -EINTR)
@@ -114,45 +124,53 @@ static int read_whole(struct firn_block_reader *r, const struct firn_packfile *p
 	return 0;
 }
 
+static char *slot_of(struct firn_block_reader *r, uint32_t number)
+{
+	return r->raw + (size_t)(number % r->nslots) * FIRN_BLOCK_PAGES * r->page_size;
+}
+
+static bool remembered(struct firn_block_reader *r, const struct firn_packfile *p, uint32_t number)
+{
+	return r->slots[number % r->nslots].generation == p->m->generation &&
+	       r->slots[number % r->nslots].block == number;
+}
+
 static int decode(struct firn_block_reader *r, const struct firn_packfile *p, uint32_t number, const void *stored)
 {
 	struct firn_piece piece = firn_piece_of_block(p->m->generation, number, p->m->page_size,
 						      &p->blocks[number]);
+	uint32_t slot = number % r->nslots;
 	int err;
 
-	if (r->raw_generation == p->m->generation && r->raw_block == number)
-		return 0;
-	r->raw_generation = 0;
-	err = firn_codec_decode(&r->codecs[p->m->cipher], &piece, stored, r->raw);
+	r->slots[slot].generation = 0;
+	err = firn_codec_decode(&r->codecs[p->m->cipher], &piece, stored, slot_of(r, number));
 	if (err)
 		return err;
-	r->raw_generation = p->m->generation;
-	r->raw_block = number;
+	r->slots[slot].generation = p->m->generation;
+	r->slots[slot].block = number;
 	r->blocks_read++;
 	return 0;
 }
 
-int firn_block_read(struct firn_block_reader *r, const struct firn_packfile *p, uint32_t number)
+int firn_block_read(struct firn_block_reader *r, const struct firn_packfile *p, uint32_t number, const void **ret)
 {
-	struct firn_chunk c;
+	const struct firn_block *b = &p->blocks[number];
 	uint64_t start, end;
 	int err;
 
-	if (r->raw_generation == p->m->generation && r->raw_block == number)
+	*ret = slot_of(r, number);
+	if (remembered(r, p, number))
 		return 0;
-	if (number >= p->m->max_blocks || !p->blocks[number].offset.v)
+	if (number >= p->m->max_blocks || !b->offset.v)
 		return -EBADMSG;
-	start = firn_align_down(p->blocks[number].offset.v, DIRECT_ALIGN);
-	end = p->blocks[number].offset.v + p->blocks[number].stored_bytes + FIRN_TAG_BYTES;
-	if (end - start > r->stored_bytes - DIRECT_ALIGN)
+	start = firn_align_down(b->offset.v, DIRECT_ALIGN);
+	end = b->offset.v + b->stored_bytes + FIRN_TAG_BYTES;
+	if (end < start || firn_align_up(end - start, DIRECT_ALIGN) > r->single_bytes)
 		return -EBADMSG;
-	err = read_whole(r, p, start, firn_align_up(end - start, DIRECT_ALIGN), end - start);
+	err = read_whole(r, p, r->single, start, firn_align_up(end - start, DIRECT_ALIGN), end - start);
 	if (err)
 		return err;
-	c.first = number;
-	c.count = 1;
-	c.offset = start;
-	return firn_chunk_decode(r, p, &c, number);
+	return decode(r, p, number, (char *)r->single + (b->offset.v - start));
 }
 
 int firn_chunk_read(struct firn_block_reader *r, const struct firn_packfile *p, uint32_t first,
@@ -174,7 +192,7 @@ int firn_chunk_read(struct firn_block_reader *r, const struct firn_packfile *p, 
 	}
 	if (n == first)
 		return -EBADMSG;
-	err = read_whole(r, p, start, firn_align_up(end - start, DIRECT_ALIGN), end - start);
+	err = read_whole(r, p, r->stored, start, firn_align_up(end - start, DIRECT_ALIGN), end - start);
 	if (err)
 		return err;
 	ret->first = first;
@@ -184,7 +202,10 @@ int firn_chunk_read(struct firn_block_reader *r, const struct firn_packfile *p, 
 }
 
 int firn_chunk_decode(struct firn_block_reader *r, const struct firn_packfile *p, const struct firn_chunk *c,
-		      uint32_t number)
+		      uint32_t number, const void **ret)
 {
+	*ret = slot_of(r, number);
+	if (remembered(r, p, number))
+		return 0;
 	return decode(r, p, number, (char *)r->stored + (p->blocks[number].offset.v - c->offset));
 }

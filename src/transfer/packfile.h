@@ -9,6 +9,10 @@
 #include "pack/codec.h"
 #include "pack/format.h"
 
+/* The largest piece that one read brings in, and the most decoded blocks a reader remembers. */
+#define FIRN_READER_STORED_BYTES (8u << 20)
+#define FIRN_READER_SLOTS 64u
+
 /* In shared memory, followed by blocks[max_blocks] and fills[max_fills]. */
 struct firn_pack_memory {
 	uint64_t magic;
@@ -41,29 +45,32 @@ int firn_packfile_attach(struct firn_packfile *p, void *mem, size_t size);
 /* A thread's means of reading blocks: buffers of fixed size, made once. */
 struct firn_block_reader {
 	struct firn_codec codecs[3];    /* by enum firn_cipher: packs of another setting stay readable */
-	void *stored;                   /* aligned */
+	void *stored;                   /* aligned; what is being read */
 	size_t stored_bytes;
+	void *single;                   /* aligned; one block, so that a chunk at hand stays */
+	size_t single_bytes;
 	uint32_t page_size;
-	void *raw;                      /* one block */
-	uint64_t raw_generation;        /* which block @raw holds; 0: none */
-	uint32_t raw_block;
+	uint32_t nslots;
+	char *raw;                      /* decoded blocks; block n in slot n % nslots */
+	struct {
+		uint64_t generation;    /* 0: empty */
+		uint32_t block;
+	} slots[FIRN_READER_SLOTS];
 	uint64_t read_calls, read_bytes, blocks_read;   /* since opened; the owner's thread only */
 };
 
-/* The largest piece that one read brings in. */
-#define FIRN_READER_STORED_BYTES (8u << 20)
-
-/* @stored_bytes of staging: FIRN_READER_STORED_BYTES for streams, less for faults (>= 256 KiB).
- * Returns 0, -ENOMEM, -EOPNOTSUPP. */
+/* Make a reader.  @stored_bytes: of staging for chunks, 0 where only single blocks are read; @nslots:
+ * decoded blocks to remember, at most FIRN_READER_SLOTS.  Returns 0, -ENOMEM, -EOPNOTSUPP. */
 int firn_block_reader_open(struct firn_block_reader *r, const uint8_t *key, uint32_t page_size,
-			   size_t stored_bytes);
+			   size_t stored_bytes, uint32_t nslots);
 void firn_block_reader_close(struct firn_block_reader *r);
 
 /*
- * Bring block @number of @p into r->raw (second pager).  Allocates nothing.
+ * Block @number of @p, decoded (second pager): remembered, or read.  *@ret is valid until the reader's
+ * next use.  Allocates nothing.
  * Returns 0; -EBADMSG the pack is damaged there; -EIO or another errno of the read.
  */
-int firn_block_read(struct firn_block_reader *r, const struct firn_packfile *p, uint32_t number);
+int firn_block_read(struct firn_block_reader *r, const struct firn_packfile *p, uint32_t number, const void **ret);
 
 /* A stretch of the pack, read at once. */
 struct firn_chunk {
@@ -74,8 +81,8 @@ struct firn_chunk {
 /* Read as many blocks from @first on as the staging holds, in one call.  Returns as firn_block_read. */
 int firn_chunk_read(struct firn_block_reader *r, const struct firn_packfile *p, uint32_t first,
 		    struct firn_chunk *ret);
-/* Decode block @number of @c into r->raw. */
+/* Block @number of @c, decoded.  As firn_block_read. */
 int firn_chunk_decode(struct firn_block_reader *r, const struct firn_packfile *p, const struct firn_chunk *c,
-		      uint32_t number);
+		      uint32_t number, const void **ret);
 
 #endif
