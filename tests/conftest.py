@@ -10,6 +10,15 @@ import harness
 harness.become_subreaper()
 
 
+def interrupted(signum, frame):
+    """Asked to end: as by ^C, so that fixtures still clear up."""
+    raise KeyboardInterrupt
+
+
+signal.signal(signal.SIGTERM, interrupted)
+signal.signal(signal.SIGHUP, interrupted)
+
+
 def pytest_addoption(parser):
     parser.addoption("--long", action="store_true", help="the long tests too")
 
