@@ -20,12 +20,14 @@
 #include "base/log.h"
 #include "procmem/seccomp.h"
 #include "sys/sys.h"
+#include "transfer/workers.h"
 
 #define SLICE_PAGES 65536u           /* 256 MiB of 4 KiB pages */
 #define GATHER_BYTES (1u << 20)      /* read from the target at a time */
 #define GAP_PAGES 3u                 /* holes this small are linked rather than splitting a run */
 #define SPLIT_BUDGET 512u            /* mappings that watching may add */
 #define ROBUST_MAX 2048
+#define WORKERS 2u                   /* threads that encode */
 #define MAP_COUNT_MARGIN 131072u     /* runs that layout changes may add: two for each mapping */
 
 /* A stretch of pages to evict, inside one mapping. */
@@ -61,7 +63,15 @@ struct job {
 	uint64_t total_pages, done_pages;
 	uint64_t clock;
 	uint64_t started;
-	uint64_t write_ns;
+	struct firn_workers *workers;
+	struct firn_lane *lane;
+	struct {
+		const void *buf;
+		size_t len;
+		uint64_t offset;
+	} write;                     /* the lane's, while it is under way */
+	uint64_t write_ns;           /* in write calls; read when none is under way */
+	uint64_t wait_ns;            /* of it, what gathering had to wait for */
 	bool armed;                  /* a slice was dropped: the target depends on us */
 	size_t stretches_bytes, places_bytes, runs_bytes;
 };
@@ -87,14 +97,16 @@ static void *reserve(size_t bytes, size_t populate)
 
 /* --- Builder callbacks --------------------------------------------------------------------------- */
 
-static int write_pack(void *ctx, const void *buf, size_t len, struct firn_poff offset)
+/* On the lane: the one write that is under way. */
+static int write_out(void *arg)
 {
-	struct job *j = ctx;
+	struct job *j = arg;
 	uint64_t start = firn_sys.clock_ns();
-	size_t done = 0;
+	size_t done = 0, len = j->write.len;
 
 	while (done < len) {
-		long n = firn_sys.pwrite(j->pack->file.fd, (const char *)buf + done, len - done, offset.v + done);
+		long n = firn_sys.pwrite(j->pack->file.fd, (const char *)j->write.buf + done, len - done,
+					 j->write.offset + done);
 
 		if (n == -EINTR)
 			continue;
@@ -106,6 +118,34 @@ static int write_pack(void *ctx, const void *buf, size_t len, struct firn_poff o
 	}
 	j->write_ns += firn_sys.clock_ns() - start;
 	return 0;
+}
+
+static int write_pack(void *ctx, const void *buf, size_t len, struct firn_poff offset)
+{
+	struct job *j = ctx;
+
+	j->write.buf = buf;
+	j->write.len = len;
+	j->write.offset = offset.v;
+	firn_lane_begin(j->lane, write_out, j);
+	return 0;
+}
+
+static int await_write(void *ctx)
+{
+	struct job *j = ctx;
+	uint64_t start = firn_sys.clock_ns();
+	int err = firn_lane_wait(j->lane);
+
+	j->wait_ns += firn_sys.clock_ns() - start;
+	return err;
+}
+
+static void run_workers(void *ctx, uint32_t n, void (*fn)(void *arg, uint32_t i, uint32_t worker), void *arg)
+{
+	struct job *j = ctx;
+
+	firn_workers_run(j->workers, n, fn, arg);
 }
 
 /* A suspected duplicate: its original is still in the target, since its slice is. */
@@ -606,7 +646,7 @@ static int evict_slice(struct job *j, const struct slice *s, bool last)
 {
 	struct firn_link *l = &j->t->armed.link;
 	uint32_t first_place = j->nplaces;
-	uint64_t write_ns = j->write_ns;
+	uint64_t write_ns = j->write_ns, wait_ns = j->wait_ns;
 	int err;
 
 	err = gather(j, s);
@@ -618,7 +658,8 @@ static int evict_slice(struct job *j, const struct slice *s, bool last)
 		return err;
 	firn_point(FIRN_POINT_WRITTEN);
 	lap(j, FIRN_PHASE_GATHER);
-	j->t->image->ns[FIRN_PHASE_GATHER] -= j->write_ns - write_ns;
+	/* Writing overlaps gathering: what had to be waited for is not gathering. */
+	j->t->image->ns[FIRN_PHASE_GATHER] -= j->wait_ns - wait_ns;
 	j->t->image->ns[FIRN_PHASE_WRITE] += j->write_ns - write_ns;
 
 	err = arm(j, s);
@@ -701,7 +742,8 @@ static int open_pack(struct job *j)
 		.page_size = j->en->page_size,
 		.cipher = j->en->config.cipher,
 		.key = j->en->config.cipher == FIRN_CIPHER_OFF ? NULL : j->en->config.key,
-		.ops = { .write = write_pack, .same = same_page },
+		.workers = WORKERS,
+		.ops = { .write = write_pack, .wait = await_write, .run = run_workers, .same = same_page },
 		.ctx = j,
 	};
 	struct firn_builder_pack pack = { .pid = j->t->pid, .start_time = j->t->image->start_time };
@@ -715,7 +757,11 @@ static int open_pack(struct job *j)
 				   FIRN_FILLS_MAX / 16, j->e);
 	if (err)
 		return err;
-	err = firn_builder_open(&j->builder, &config);
+	err = firn_workers_open(&j->workers, WORKERS);
+	if (!err)
+		err = firn_lane_open(&j->lane);
+	if (!err)
+		err = firn_builder_open(&j->builder, &config);
 	if (err)
 		return firn_err_set(j->e, FIRN_EXIT_FAILED, -err, "no-memory", "no memory for a pack's buffers (%s)",
 				    strerror(-err));
@@ -874,6 +920,8 @@ static void finish(struct job *j, int err)
 	struct firn_proc proc;
 
 	firn_builder_close(j->builder);
+	firn_lane_close(j->lane);
+	firn_workers_close(j->workers);
 	firn_pagemap_close(&j->pagemap);
 	firn_stop_close(&j->stop);
 	release_all(j);

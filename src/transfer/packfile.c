@@ -69,11 +69,17 @@ int firn_block_reader_open(struct firn_block_reader *r, const uint8_t *key, uint
 	r->nslots = nslots;
 	r->stored_bytes = stored_bytes;
 	r->single_bytes = firn_align_up(block + FIRN_TAG_BYTES, DIRECT_ALIGN) + DIRECT_ALIGN;
-	if (stored_bytes)
-		r->stored = reserve(stored_bytes);
+	if (stored_bytes) {
+		r->stored[0] = reserve(stored_bytes);
+		r->stored[1] = reserve(stored_bytes);
+		if (firn_lane_open(&r->lane)) {
+			firn_block_reader_close(r);
+			return -ENOMEM;
+		}
+	}
 	r->single = reserve(r->single_bytes);
 	r->raw = reserve(block * nslots);
-	if ((stored_bytes && !r->stored) || !r->single || !r->raw) {
+	if ((stored_bytes && (!r->stored[0] || !r->stored[1])) || !r->single || !r->raw) {
 		firn_block_reader_close(r);
 		return -ENOMEM;
 	}
@@ -91,9 +97,11 @@ static void release(void *p, size_t bytes)
 
 void firn_block_reader_close(struct firn_block_reader *r)
 {
+	firn_lane_close(r->lane);
 	for (size_t c = 0; c < ARRAY_SIZE(r->codecs); c++)
 		firn_codec_close(&r->codecs[c]);
-	release(r->stored, r->stored_bytes);
+	release(r->stored[0], r->stored_bytes);
+	release(r->stored[1], r->stored_bytes);
 	release(r->single, r->single_bytes);
 	release(r->raw, (size_t)FIRN_BLOCK_PAGES * r->page_size * r->nslots);
 	memset(r, 0, sizeof(*r));
@@ -109,7 +117,7 @@ static int read_whole(struct firn_block_reader *r, const struct firn_packfile *p
 	while (done < needed) {
 		long n = firn_sys.pread(p->fd, buf + done, len - done, offset + done);
 
-		r->read_calls++;
+		__atomic_fetch_add(&r->read_calls, 1, __ATOMIC_RELAXED);   /* the lane counts too */
 		if (n == -EINTR)
 			continue;
 		if (n < 0)
@@ -117,7 +125,7 @@ static int read_whole(struct firn_block_reader *r, const struct firn_packfile *p
 		if (n == 0)
 			return -EBADMSG;   /* shorter than its own table says */
 		done += (size_t)n;
-		r->read_bytes += (uint64_t)n;
+		__atomic_fetch_add(&r->read_bytes, (uint64_t)n, __ATOMIC_RELAXED);
 		if (done < needed && done % DIRECT_ALIGN)
 			return -EBADMSG;
 	}
@@ -173,15 +181,15 @@ int firn_block_read(struct firn_block_reader *r, const struct firn_packfile *p, 
 	return decode(r, p, number, (char *)r->single + (b->offset.v - start));
 }
 
-int firn_chunk_read(struct firn_block_reader *r, const struct firn_packfile *p, uint32_t first,
-		    struct firn_chunk *ret)
+/* The chunk that begins with block @first, as long as the staging.  Returns its bytes; 0: there is none. */
+static size_t plan_chunk(const struct firn_block_reader *r, const struct firn_packfile *p, uint32_t first,
+			 struct firn_chunk *ret)
 {
 	uint64_t start, end = 0;
 	uint32_t n = first;
-	int err;
 
-	if (first >= p->m->max_blocks || !p->blocks[first].offset.v)
-		return -EBADMSG;
+	if (first >= p->m->blocks || !p->blocks[first].offset.v)
+		return 0;
 	start = firn_align_down(p->blocks[first].offset.v, DIRECT_ALIGN);
 	for (; n < p->m->blocks; n++) {
 		uint64_t e = p->blocks[n].offset.v + p->blocks[n].stored_bytes + FIRN_TAG_BYTES;
@@ -190,14 +198,50 @@ int firn_chunk_read(struct firn_block_reader *r, const struct firn_packfile *p, 
 			break;
 		end = e;
 	}
-	if (n == first)
-		return -EBADMSG;
-	err = read_whole(r, p, r->stored, start, firn_align_up(end - start, DIRECT_ALIGN), end - start);
-	if (err)
-		return err;
 	ret->first = first;
 	ret->count = n - first;
 	ret->offset = start;
+	return n > first ? (size_t)(end - start) : 0;
+}
+
+/* On the lane. */
+static int read_ahead(void *arg)
+{
+	struct firn_ahead *a = arg;
+
+	return read_whole(a->r, a->p, a->r->stored[!a->r->at_hand], a->chunk.offset,
+			  (size_t)firn_align_up(a->needed, DIRECT_ALIGN), a->needed);
+}
+
+int firn_chunk_read(struct firn_block_reader *r, const struct firn_packfile *p, uint32_t first,
+		    struct firn_chunk *ret)
+{
+	struct firn_ahead *a = &r->ahead;
+	int err = 0;
+
+	if (a->under_way) {
+		err = firn_lane_wait(r->lane);
+		a->under_way = false;
+	}
+	if (err || a->p != p || !a->needed || a->chunk.first != first) {
+		a->r = r;
+		a->p = p;
+		a->needed = plan_chunk(r, p, first, &a->chunk);
+		if (!a->needed)
+			return -EBADMSG;
+		err = read_ahead(a);
+		if (err) {
+			a->needed = 0;
+			return err;
+		}
+	}
+	r->at_hand = !r->at_hand;
+	*ret = a->chunk;
+	a->needed = plan_chunk(r, p, ret->first + ret->count, &a->chunk);
+	if (a->needed) {
+		a->under_way = true;
+		firn_lane_begin(r->lane, read_ahead, a);
+	}
 	return 0;
 }
 
@@ -207,5 +251,5 @@ int firn_chunk_decode(struct firn_block_reader *r, const struct firn_packfile *p
 	*ret = slot_of(r, number);
 	if (remembered(r, p, number))
 		return 0;
-	return decode(r, p, number, (char *)r->stored + (p->blocks[number].offset.v - c->offset));
+	return decode(r, p, number, r->stored[r->at_hand] + (p->blocks[number].offset.v - c->offset));
 }

@@ -8,6 +8,7 @@
 
 #include "pack/codec.h"
 #include "pack/format.h"
+#include "transfer/workers.h"
 
 /* The largest piece that one read brings in, and the most decoded blocks a reader remembers. */
 #define FIRN_READER_STORED_BYTES (8u << 20)
@@ -42,11 +43,26 @@ size_t firn_packfile_memory_bytes(uint32_t max_blocks, uint32_t max_fills);
 void firn_packfile_format(struct firn_packfile *p, void *mem, uint32_t max_blocks, uint32_t max_fills);
 int firn_packfile_attach(struct firn_packfile *p, void *mem, size_t size);
 
+/* A stretch of the pack, read at once. */
+struct firn_chunk {
+	uint32_t first, count;          /* blocks in it */
+	uint64_t offset;                /* in the file, of the staging's first byte */
+};
+
 /* A thread's means of reading blocks: buffers of fixed size, made once. */
 struct firn_block_reader {
 	struct firn_codec codecs[3];    /* by enum firn_cipher: packs of another setting stay readable */
-	void *stored;                   /* aligned; what is being read */
-	size_t stored_bytes;
+	char *stored[2];                /* aligned; one is worked on while the other is read into */
+	size_t stored_bytes;            /* of each */
+	unsigned int at_hand;           /* which of them holds the caller's chunk */
+	struct firn_lane *lane;
+	struct firn_ahead {             /* what the lane reads, or has read */
+		struct firn_block_reader *r;
+		const struct firn_packfile *p;
+		struct firn_chunk chunk;
+		size_t needed;
+		bool under_way;
+	} ahead;
 	void *single;                   /* aligned; one block, so that a chunk at hand stays */
 	size_t single_bytes;
 	uint32_t page_size;
@@ -59,7 +75,8 @@ struct firn_block_reader {
 	uint64_t read_calls, read_bytes, blocks_read;   /* since opened; the owner's thread only */
 };
 
-/* Make a reader.  @stored_bytes: of staging for chunks, 0 where only single blocks are read; @nslots:
+/* Make a reader.  @stored_bytes: of staging for chunks, twice,
+ * and a thread that reads ahead; 0 where only single blocks are read. @nslots:
  * decoded blocks to remember, at most FIRN_READER_SLOTS.  Returns 0, -ENOMEM, -EOPNOTSUPP. */
 int firn_block_reader_open(struct firn_block_reader *r, const uint8_t *key, uint32_t page_size,
 			   size_t stored_bytes, uint32_t nslots);
@@ -72,13 +89,10 @@ void firn_block_reader_close(struct firn_block_reader *r);
  */
 int firn_block_read(struct firn_block_reader *r, const struct firn_packfile *p, uint32_t number, const void **ret);
 
-/* A stretch of the pack, read at once. */
-struct firn_chunk {
-	uint32_t first, count;          /* blocks in it */
-	uint64_t offset;                /* of stored[0] in the file */
-};
-
-/* Read as many blocks from @first on as the staging holds, in one call.  Returns as firn_block_read. */
+/*
+ * Read as many blocks from @first on as fit, in one call; while the caller works on them, the stretch
+ * that follows is read already.  Returns as firn_block_read.
+ */
 int firn_chunk_read(struct firn_block_reader *r, const struct firn_packfile *p, uint32_t first,
 		    struct firn_chunk *ret);
 /* Block @number of @c, decoded.  As firn_block_read. */
