@@ -1,0 +1,294 @@
+# SPDX-License-Identifier: MIT
+"""What the benchmarks set up on the host and take down again: a swap file, a zram device, a memory
+cgroup, and the counters of the disk.  Every object undoes itself in close(), which may be called at any
+time and twice."""
+import ctypes
+import fcntl
+import mmap
+import os
+import pathlib
+import re
+import struct
+import subprocess
+import time
+
+MIB = 1 << 20
+MADV_WILLNEED, MADV_PAGEOUT = 3, 21
+SYS_PROCESS_MADVISE = 440
+SWAP_PRIORITY = "32767"         # above any swap the host has
+
+libc = ctypes.CDLL(None, use_errno=True)
+
+
+class Trouble(Exception):
+    """Something could not be set up or measured; the text says what."""
+
+
+def read(path):
+    return pathlib.Path(path).read_text()
+
+
+def write(path, text):
+    pathlib.Path(path).write_text(text)
+
+
+def tool(*words):
+    done = subprocess.run(words, capture_output=True, text=True, check=False, timeout=120)
+    if done.returncode != 0:
+        raise Trouble(f"{words[0]}: {(done.stderr or done.stdout).strip() or done.returncode}")
+    return done.stdout
+
+
+def kib_of(path, *names):
+    """The named "Name:  N kB" lines of a file of /proc, in bytes."""
+    found = dict.fromkeys(names, 0)
+    for line in read(path).splitlines():
+        name = line.split(":")[0]
+        if name in found:
+            found[name] = int(line.split()[1]) * 1024
+    return [found[name] for name in names]
+
+
+def process_madvise(pid, address, length, advice):
+    """Advise all of the range of another process; it may take several calls."""
+    pidfd = os.pidfd_open(pid)
+    try:
+        end = address + length
+        while address < end:
+            vector = struct.pack("PN", address, end - address)
+            done = libc.syscall(ctypes.c_long(SYS_PROCESS_MADVISE), ctypes.c_long(pidfd), vector,
+                                ctypes.c_long(1), ctypes.c_long(advice), ctypes.c_long(0))
+            if done <= 0:
+                raise Trouble(f"process_madvise({advice}): {os.strerror(ctypes.get_errno())}")
+            address += done
+    finally:
+        os.close(pidfd)
+
+
+class Swap:
+    """A swap area that is on only while it is measured."""
+    where = None
+
+    def on(self):
+        tool("swapon", "-p", SWAP_PRIORITY, str(self.where))
+
+    def is_on(self):
+        return any(line.split()[0] == str(self.where) for line in read("/proc/swaps").splitlines()[1:])
+
+    def off(self):
+        if self.where and self.is_on():
+            tool("swapoff", str(self.where))
+
+    def held(self):
+        """Bytes of RAM that the area itself takes."""
+        return 0
+
+
+class SwapFile(Swap):
+    def __init__(self, directory, size):
+        self.where = directory / "swap"
+        fd = os.open(self.where, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600)
+        os.close(fd)
+        subprocess.run(["chattr", "+C", str(self.where)], capture_output=True, check=False)  # btrfs
+        with open(self.where, "r+b") as f:
+            os.posix_fallocate(f.fileno(), 0, size)
+        tool("mkswap", str(self.where))
+        self.on()               # so that a file system without swap files is known at once
+        self.off()
+
+    def close(self):
+        self.off()
+        self.where.unlink(missing_ok=True)
+
+
+class Zram(Swap):
+    """The first zram device if nobody uses it, else one of our own."""
+
+    def __init__(self, size):
+        self.block = self.added = None
+        control = pathlib.Path("/sys/class/zram-control")
+        if not control.exists():
+            subprocess.run(["modprobe", "zram"], capture_output=True, check=False)
+        if not control.exists():
+            raise Trouble("the kernel has no zram")
+        first = pathlib.Path("/sys/block/zram0")
+        if not first.exists() or int(read(first / "disksize")):
+            self.added = int(read(control / "hot_add"))
+            first = pathlib.Path(f"/sys/block/zram{self.added}")
+        self.block = first
+        try:
+            write(first / "comp_algorithm", "lz4")
+            write(first / "disksize", str(size))
+            self.where = pathlib.Path("/dev") / first.name
+            tool("mkswap", str(self.where))
+        except (OSError, Trouble) as e:
+            self.close()
+            raise Trouble(f"zram: {e}") from e
+
+    def held(self):
+        return int(read(self.block / "mm_stat").split()[2])
+
+    def close(self):
+        if not self.block:
+            return
+        self.off()
+        write(self.block / "reset", "1")
+        if self.added is not None:
+            write("/sys/class/zram-control/hot_remove", str(self.added))
+        self.block = None
+
+
+class MemoryCgroup:
+    """A memory cgroup for the victim: reclaim can be made to come by."""
+
+    def __init__(self, name):
+        self.path = None
+        for line in read("/proc/self/mountinfo").splitlines():
+            left, right = line.split(" - ", 1)
+            mount, kind, options = left.split()[4], right.split()[0], right.split()[2]
+            if kind == "cgroup" and "memory" in options.split(","):
+                self.v2, root = False, pathlib.Path(mount)
+                break
+            if kind == "cgroup2" and "memory" in read(f"{mount}/cgroup.controllers").split():
+                self.v2, root = True, pathlib.Path(mount)
+                break
+        else:
+            raise Trouble("no memory cgroup controller is mounted")
+        if self.v2 and "memory" not in read(root / "cgroup.subtree_control").split():
+            write(root / "cgroup.subtree_control", "+memory")
+        (root / name).mkdir()
+        self.path = root / name
+
+    def add(self, pid):
+        write(self.path / "cgroup.procs", str(pid))
+
+    def reclaim(self, size):
+        """Ask once; that less than @size could be had is no failure."""
+        try:
+            if self.v2:
+                write(self.path / "memory.reclaim", str(size))
+            else:
+                write(self.path / "memory.force_empty", "0")
+        except OSError:
+            pass
+
+    def close(self):
+        deadline = time.monotonic() + 3
+        while self.path:
+            try:
+                self.path.rmdir()
+                self.path = None
+            except OSError:
+                if time.monotonic() > deadline:
+                    raise
+                time.sleep(0.05)
+
+
+class Disk:
+    """The block layer's counters of the disk that holds a directory."""
+
+    def __init__(self, directory):
+        device = os.stat(directory).st_dev
+        self.block = pathlib.Path(f"/sys/dev/block/{os.major(device)}:{os.minor(device)}")
+        if not self.block.exists():     # btrfs and others have numbers of their own: ask for the source
+            source = tool("findmnt", "-n", "-o", "SOURCE", "-T", str(directory)).strip().split("[")[0]
+            device = os.stat(source).st_rdev
+            self.block = pathlib.Path(f"/sys/dev/block/{os.major(device)}:{os.minor(device)}")
+        self.block = self.block.resolve()
+        whole = self.block.parent if (self.block / "partition").exists() else self.block
+        self.name = self.block.name
+        self.max_request_bytes = int(read(whole / "queue/max_sectors_kb")) * 1024
+        self.rotating = read(whole / "queue/rotational").strip() == "1"
+        try:
+            self.model = read(whole / "device/model").strip()
+        except OSError:
+            self.model = "virtual" if self.name.startswith(("vd", "xvd")) else "unknown model"
+
+    def counters(self):
+        """{reads, read bytes, writes, written bytes} once nothing is in flight (or after 2 s)."""
+        deadline = time.monotonic() + 2
+        while True:
+            f = [int(x) for x in read(self.block / "stat").split()]
+            if f[8] == 0 or time.monotonic() > deadline:
+                return f[0], f[2] * 512, f[4], f[6] * 512
+            time.sleep(0.002)
+
+
+class Probe:
+    """The disk's sequential rate, by O_DIRECT reads of 8 MiB."""
+    PIECE = 8 * MIB
+
+    def __init__(self, directory, size):
+        self.path = directory / "probe"
+        self.buffer = mmap.mmap(-1, self.PIECE)
+        self.buffer.write(os.urandom(self.PIECE))
+        fd = os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_DIRECT, 0o600)
+        try:
+            os.posix_fallocate(fd, 0, size)
+            for _ in range(size // self.PIECE):
+                os.write(fd, self.buffer)
+        finally:
+            os.close(fd)
+
+    def rate(self):
+        """Bytes a second."""
+        fd = os.open(self.path, os.O_RDONLY | os.O_DIRECT)
+        try:
+            start, total = time.monotonic(), 0
+            while True:
+                n = os.readv(fd, [self.buffer])
+                if n <= 0:
+                    return total / (time.monotonic() - start)
+                total += n
+        finally:
+            os.close(fd)
+
+    def close(self):
+        self.path.unlink(missing_ok=True)
+
+
+def extents(path):
+    """How many pieces of the disk hold a file."""
+    with open(path, "rb") as f:
+        answer = fcntl.ioctl(f, 0xC020660B, struct.pack("=QQIIII", 0, (1 << 64) - 1, 1, 0, 0, 0))
+    return struct.unpack("=QQIIII", answer)[3]
+
+
+def drop_caches():
+    os.sync()
+    write("/proc/sys/vm/drop_caches", "1")
+
+
+def sweep_stale():
+    """Swap files of a benchmark that was killed outright: off and away."""
+    for line in read("/proc/swaps").splitlines()[1:]:
+        path = pathlib.Path(line.split()[0])
+        found = re.fullmatch(r"firn-bench-(\d+)-\w+", path.parent.name)
+        if found and not os.path.exists(f"/proc/{found[1]}"):
+            tool("swapoff", str(path))
+            path.unlink(missing_ok=True)
+
+
+def machine(root, disk):
+    """What a figure needs beside it."""
+    cpu = "unknown"
+    for line in read("/proc/cpuinfo").splitlines():
+        if line.startswith("model name"):
+            cpu = line.split(":", 1)[1].strip()
+            break
+    try:
+        git = ["git", "-c", "safe.directory=*", "-C", str(root)]
+        commit = tool(*git, "rev-parse", "--short=12", "HEAD").strip()
+        if tool(*git, "status", "--porcelain", "--untracked-files=no", "--", "src", "bench").strip():
+            commit += "+changes"
+    except (OSError, Trouble):
+        commit = "unknown"
+    return {
+        "date": time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime()),
+        "commit": commit,
+        "cpu": cpu,
+        "cores": str(os.cpu_count()),
+        "memory": f"{kib_of('/proc/meminfo', 'MemTotal')[0] / (1 << 30):.1f} GiB",
+        "kernel": os.uname().release,
+        "disk": f"{disk.name}, {'rotating' if disk.rotating else 'solid state'}, {disk.model}",
+    }
