@@ -283,7 +283,7 @@ static int await(pid_t child, int from)
 int main(int argc, char **argv)
 {
 	enum firn_cipher cipher = FIRN_CIPHER_AES_256_OCB;
-	const char *kill_at = getenv("FIRN_KILL_AT");
+	const char *kill_at = getenv("FIRN_KILL_AT"), *sleep_at = getenv("FIRN_SLEEP_AT");
 	struct firn_err e = { 0 };
 	struct options o;
 	struct places p;
@@ -310,6 +310,8 @@ int main(int argc, char **argv)
 		return complain(FIRN_EXIT_USAGE, "unknown encryption: aes-256-ocb, aes-256-gcm or off");
 	if (kill_at && firn_point_kill_at(kill_at))
 		return complain(FIRN_EXIT_USAGE, "FIRN_KILL_AT names no point: see firnd --list-points");
+	if (sleep_at && firn_point_sleep_at(sleep_at))
+		return complain(FIRN_EXIT_USAGE, "FIRN_SLEEP_AT names no point: see firnd --list-points");
 	if (geteuid())
 		return complain(FIRN_EXIT_NOT_PERMITTED, "the agent must run as root: use sudo firnd");
 	umask(0022);

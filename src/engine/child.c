@@ -23,9 +23,11 @@ void firn_child_set_engine(struct firn_engine *en)
 	engine = en;
 }
 
-/* Mappings that the child does not get, or gets empty: their flags may have been set after the
- * eviction, so they are read at the fork. */
-static void leave_out(struct firn_link *child, pid_t parent)
+/*
+ * What the fork makes of mappings, read at the fork since it may have changed after the eviction: some the
+ * child does not get, or gets empty; some have grown since we last looked.
+ */
+static void follow_mappings(struct firn_link *child, pid_t parent)
 {
 	struct firn_vmas v;
 	struct firn_vma m;
@@ -35,6 +37,8 @@ static void leave_out(struct firn_link *child, pid_t parent)
 	while (firn_vmas_next(&v, &m) > 0) {
 		struct firn_span span = { m.start, m.end };
 
+		if (m.uffd)
+			firn_link_grown(child, span);
 		if (m.wipe_on_fork)
 			firn_link_removed(child, span);
 		if (m.dont_fork)
@@ -86,7 +90,7 @@ static int forked(struct firn_armed *parent_armed, int uffd, uint64_t seq)
 	err = firn_link_copy(&t->armed.link, &parent_armed->link);
 	if (err)
 		goto fail;
-	leave_out(&t->armed.link, parent->pid);
+	follow_mappings(&t->armed.link, parent->pid);
 	pthread_mutex_lock(&en->lock);
 	t->pack = parent->pack;
 	t->pack->users++;
@@ -115,10 +119,12 @@ static bool grown(struct firn_armed *a, uint64_t address, struct firn_span *ret)
 	struct firn_vmas v;
 	struct firn_vma m;
 	bool found = false;
-	pid_t pid = t->pid;
 	struct firn_span w;
 
-	if (!pid || firn_vmas_open(&v, pid, false))
+	pthread_mutex_lock(&engine->lock);
+	firn_child_identify(engine, t);
+	pthread_mutex_unlock(&engine->lock);
+	if (!t->pid || firn_vmas_open(&v, t->pid, false))
 		return false;
 	/* Neighbouring mappings that touch may be one that grew and was then split. */
 	ret->start = ret->end = 0;

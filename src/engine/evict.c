@@ -25,7 +25,6 @@
 #define SLICE_PAGES 65536u           /* 256 MiB of 4 KiB pages */
 #define GATHER_BYTES (1u << 20)      /* read from the target at a time */
 #define GAP_PAGES 3u                 /* holes this small are linked rather than splitting a run */
-#define SPLIT_BUDGET 512u            /* mappings that watching may add */
 #define ROBUST_MAX 2048
 #define WORKERS 2u                   /* threads that encode */
 #define MAP_COUNT_MARGIN 131072u     /* runs that layout changes may add: two for each mapping */
@@ -35,6 +34,13 @@ struct stretch {
 	uint64_t start, end;
 	uint32_t mapping;            /* number of its mapping: stretches of one may be joined */
 	uint32_t pad;
+};
+
+/* A mapping from which something is evicted.  It is watched whole: were it watched in part, it would be
+ * two mappings, and the target's next mremap across both would fail. */
+struct mapping {
+	struct firn_span span;
+	bool watched;
 };
 
 struct job {
@@ -52,6 +58,8 @@ struct job {
 	/* reserved in the plan */
 	struct stretch *stretches;
 	uint32_t nstretches, max_stretches;
+	struct mapping *mappings;
+	uint32_t nmappings, max_mappings;
 	uint64_t *keep;              /* addresses of pages that stay */
 	uint32_t nkeep, max_keep;
 	uint32_t *places;            /* of every page, for the pack's index */
@@ -59,7 +67,6 @@ struct job {
 	uint32_t nplaces, max_pages, nruns;
 	char *buffer;                /* GATHER_BYTES */
 	uint64_t *cookies;
-	uint64_t gap;                /* bytes between stretches that watching spans */
 	uint64_t total_pages, done_pages;
 	uint64_t clock;
 	uint64_t started;
@@ -342,28 +349,32 @@ static bool is_kept(const struct job *j, uint64_t address)
 	return bsearch(&address, j->keep, j->nkeep, sizeof(*j->keep), compare_u64) != NULL;
 }
 
-static int add_page(struct job *j, uint64_t address, uint32_t mapping)
+/* Evict the page at @address of mapping @m too.  What the tables cannot take stays in memory. */
+static void add_page(struct job *j, uint64_t address, struct firn_span m)
 {
+	struct mapping *at = j->nmappings ? &j->mappings[j->nmappings - 1] : NULL;
 	struct stretch *last = j->nstretches ? &j->stretches[j->nstretches - 1] : NULL;
 	uint32_t page = j->en->page_size;
 
-	if (j->total_pages == j->max_pages)
-		return 0;               /* it grew since the plan: the rest stays */
-	if (last && last->end == address && last->mapping == mapping) {
+	if (j->total_pages == j->max_pages || j->nstretches == j->max_stretches)
+		return;                 /* it grew since the plan */
+	if (!at || at->span.start != m.start) {
+		if (j->nmappings == j->max_mappings)
+			return;
+		j->mappings[j->nmappings++].span = m;
+	}
+	if (last && last->end == address && last->mapping == j->nmappings - 1) {
 		last->end += page;
 	} else {
-		if (j->nstretches == j->max_stretches)
-			return 0;
 		last = &j->stretches[j->nstretches++];
 		last->start = address;
 		last->end = address + page;
-		last->mapping = mapping;
+		last->mapping = j->nmappings - 1;
 	}
 	j->total_pages++;
-	return 0;
 }
 
-static int walk_mapping(struct job *j, struct firn_span m, uint32_t number)
+static int walk_mapping(struct job *j, struct firn_span m)
 {
 	uint64_t words[512], page = j->en->page_size;
 	struct firn_span run;
@@ -382,35 +393,17 @@ static int walk_mapping(struct job *j, struct firn_span m, uint32_t number)
 					    (FIRN_PM_PRESENT | FIRN_PM_EXCLUSIVE) ||
 				    is_kept(j, a))
 					continue;
-				add_page(j, a, number);
+				add_page(j, a, m);
 			}
 		}
 	}
 	return r;
 }
 
-/* Watching joins stretches across small holes, as few mappings as possible being split by it. */
-static void choose_gap(struct job *j)
-{
-	/* At least the holes that link_slice makes part of a run: every page of a run is watched. */
-	for (j->gap = (GAP_PAGES + 1) * j->en->page_size; j->gap < 1ull << 40; j->gap *= 4) {
-		uint32_t splits = 0;
-
-		for (uint32_t n = 1; n < j->nstretches; n++) {
-			const struct stretch *a = &j->stretches[n - 1], *b = &j->stretches[n];
-
-			splits += a->mapping == b->mapping && b->start - a->end > j->gap;
-		}
-		if (splits * 2 <= SPLIT_BUDGET)
-			return;
-	}
-}
-
 static int walk(struct job *j)
 {
 	struct firn_vmas v;
 	struct firn_vma m;
-	uint32_t number = 0;
 	int r, err = 0;
 
 	for (unsigned int n = 0; n < j->stop.nthreads; n++) {
@@ -428,15 +421,11 @@ static int walk(struct job *j)
 	while (!err && (r = firn_vmas_next(&v, &m)) > 0) {
 		struct firn_span span = { m.start, m.end };
 
-		number++;
 		if (m.why == FIRN_VMA_OK && m.anon_bytes && m.start != j->t->image->inject.scratch)
-			err = walk_mapping(j, span, number);
+			err = walk_mapping(j, span);
 	}
 	firn_vmas_close(&v);
-	if (err || r < 0)
-		return err ? err : r;
-	choose_gap(j);
-	return 0;
+	return err ? err : r;
 }
 
 /* --- One slice ----------------------------------------------------------------------------------- */
@@ -553,24 +542,28 @@ static int link_slice(struct job *j, const struct slice *s, uint32_t first_place
 	return 0;
 }
 
-/* Watch the slice: known to the link table first, so that a fault in a hole finds an answer. */
+/*
+ * Watch the mappings of the slice, neighbours by one call.  The link table knows of it first, so that a
+ * fault in a hole finds an answer.
+ */
 static int arm(struct job *j, const struct slice *s)
 {
+	uint32_t first = j->stretches[s->first].mapping, last = j->stretches[s->last - 1].mapping;
 	struct firn_armed *a = &j->t->armed;
 	int err = 0;
 
+	if (j->mappings[first].watched)
+		first++;                /* the slice before began it */
 	for (int pass = 0; pass < 2 && !err; pass++) {
-		for (uint32_t n = s->first; n < s->last && !err;) {
-			struct firn_span span = { j->stretches[n].start, j->stretches[n].end };
-			uint32_t m = n + 1;
+		for (uint32_t n = first; n <= last && !err;) {
+			struct firn_span span = j->mappings[n].span;
 
-			while (m < s->last &&
-			       (j->stretches[m].start == span.end ||
-				(j->stretches[m].mapping == j->stretches[n].mapping &&
-				 j->stretches[m].start - span.end <= j->gap)))
-				span.end = j->stretches[m++].end;
+			j->mappings[n++].watched = true;
+			while (n <= last && j->mappings[n].span.start == span.end) {
+				span.end = j->mappings[n].span.end;
+				j->mappings[n++].watched = true;
+			}
 			err = pass ? firn_armed_register(a, span) : firn_link_add_watched(&a->link, span);
-			n = m;
 		}
 		if (!pass && !err)
 			firn_link_publish(&a->link);
@@ -702,15 +695,17 @@ static int reserve_all(struct job *j)
 	j->stretches_bytes = j->max_stretches * sizeof(*j->stretches);
 	j->places_bytes = j->max_pages * sizeof(*j->places);
 	j->runs_bytes = j->max_stretches * sizeof(*j->runs);
+	j->max_mappings = j->plan.vmas + 64;
 	j->max_keep = j->plan.proc.threads * 32 * 2 + 16384;
 	/* Stretches are mostly long: a tenth of the worst case is made ready, the rest may be had. */
 	j->stretches = reserve(j->stretches_bytes, j->stretches_bytes / 10);
 	j->runs = reserve(j->runs_bytes, j->runs_bytes / 10);
 	j->places = reserve(j->places_bytes, j->places_bytes);
+	j->mappings = reserve(j->max_mappings * sizeof(*j->mappings), j->max_mappings * sizeof(*j->mappings));
 	j->keep = reserve(j->max_keep * sizeof(*j->keep), j->max_keep * sizeof(*j->keep));
 	j->buffer = reserve(GATHER_BYTES + page, GATHER_BYTES + page);
 	j->cookies = reserve(GATHER_BYTES / page * 8, GATHER_BYTES / page * 8);
-	if (!j->stretches || !j->runs || !j->places || !j->keep || !j->buffer || !j->cookies)
+	if (!j->stretches || !j->runs || !j->places || !j->mappings || !j->keep || !j->buffer || !j->cookies)
 		return firn_err_set(j->e, FIRN_EXIT_FAILED, ENOMEM, "no-memory",
 				    "no memory for the tables of process %d: left running", j->plan.proc.pid);
 	return 0;
@@ -729,6 +724,7 @@ static void release_all(struct job *j)
 	unmap(j->stretches, j->stretches_bytes);
 	unmap(j->runs, j->runs_bytes);
 	unmap(j->places, j->places_bytes);
+	unmap(j->mappings, j->max_mappings * sizeof(*j->mappings));
 	unmap(j->keep, j->max_keep * sizeof(*j->keep));
 	if (j->buffer)
 		explicit_bzero(j->buffer, GATHER_BYTES + page);

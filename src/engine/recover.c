@@ -235,7 +235,7 @@ static bool take_over(struct firn_engine *en, struct firn_target *t)
 	}
 	if (t->pid)
 		err = settle(t, &e);
-	image->armed.dropping = 0;
+	firn_armed_dropped(&t->armed);
 	if (err && err != -ESRCH) {
 		firn_log("process %d: %s", t->pid, e.code ? e.message : strerror(-err));
 		firn_target_set_state(t, FIRN_TARGET_WEDGED);

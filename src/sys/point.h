@@ -78,6 +78,10 @@ const char *firn_point_name(enum firn_point point);
  * Returns 0, or -EINVAL for a name that is not a point.  Before any thread starts. */
 int firn_point_kill_at(const char *spec);
 
+/* Ask that whoever passes "name:ms" sleeps for so many milliseconds there: a race made certain.
+ * Returns and thread as above. */
+int firn_point_sleep_at(const char *spec);
+
 /* Pass a named step. */
 void firn_point(enum firn_point point);
 

@@ -136,8 +136,17 @@ int firn_armed_drop(struct firn_armed *a, struct firn_inject *i, const struct fi
 				err = (int)r;
 		}
 	}
-	__atomic_store_n(&a->m->dropping, 0, __ATOMIC_SEQ_CST);
+	firn_armed_dropped(a);
 	return err;
+}
+
+void firn_armed_dropped(struct firn_armed *a)
+{
+	/* The target goes on as soon as its events are read; whoever read them holds the lock until they
+	 * are applied.  Before that, they must still be known as ours. */
+	pthread_rwlock_wrlock(&a->layout);
+	__atomic_store_n(&a->m->dropping, 0, __ATOMIC_SEQ_CST);
+	pthread_rwlock_unlock(&a->layout);
 }
 
 bool firn_armed_is_own_drop(struct firn_armed *a, struct firn_span span)

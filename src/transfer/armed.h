@@ -67,6 +67,9 @@ void firn_armed_wake_all(struct firn_armed *a);
  */
 int firn_armed_drop(struct firn_armed *a, struct firn_inject *i, const struct firn_span *spans, uint32_t n);
 
+/* The target is out of its drop: REMOVE events read from now on are its own.  Takes the layout lock. */
+void firn_armed_dropped(struct firn_armed *a);
+
 /*
  * Is this REMOVE event one of our own drop's?  Counts it if so.  Layout lock held exclusively.
  */
