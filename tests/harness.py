@@ -358,7 +358,7 @@ class Victim:
 
     def errors(self):
         self.err.seek(0)
-        return self.err.read().decode(errors="replace")[-3000:]
+        return self.err.read().decode(errors="replace")[-6000:]
 
     def line(self, timeout):
         deadline = time.monotonic() + timeout

@@ -183,6 +183,7 @@ static inline bool v_check_at(const struct v_page *p, const volatile uint64_t *w
 	int i = v_differs(p, kind, w);
 	uint64_t got, again;
 	bool zero;
+	int bad;
 
 	if (i < 0)
 		return true;
@@ -191,13 +192,19 @@ static inline bool v_check_at(const struct v_page *p, const volatile uint64_t *w
 		return true;
 	got = w[i];
 	again = w[i];
-	if (atomic_fetch_add(&v_bad_pages, 1) == 0) {
-		v_say("page %" PRIu64 " of %" PRIu64 " at %#" PRIx64 " kind %u flags %u word %d: got %#" PRIx64
-		      " (again %#" PRIx64 "), want %#" PRIx64 "%s", (uint64_t)(p - v_t->page), v_t->n, p->addr,
-		      p->kind, p->flags, i, got, again,
-		      i == p->patch_at ? p->patch : v_word(v_t->seed, kind, p->id, (unsigned int)i),
-		      zero ? "; the page is all zero" : "");
-		dprintf(2, "pid %d: %s\n", getpid(), v_text);
+	bad = atomic_fetch_add(&v_bad_pages, 1);
+	if (bad < 40) {
+		char line[sizeof(v_text)];
+
+		snprintf(line, sizeof(line),
+			 "page %" PRIu64 " of %" PRIu64 " at %#" PRIx64 " kind %u flags %u word %d: got %#" PRIx64
+			 " (again %#" PRIx64 "), want %#" PRIx64 "%s", (uint64_t)(p - v_t->page), v_t->n, p->addr,
+			 p->kind, p->flags, i, got, again,
+			 i == p->patch_at ? p->patch : v_word(v_t->seed, kind, p->id, (unsigned int)i),
+			 zero ? "; the page is all zero" : "");
+		dprintf(2, "pid %d: %s\n", getpid(), line);
+		if (bad == 0)
+			memcpy(v_text, line, sizeof(v_text));
 	}
 	return false;
 }
