@@ -42,7 +42,7 @@ static void follow_mappings(struct firn_link *child, pid_t parent)
 		if (m.wipe_on_fork)
 			firn_link_removed(child, span);
 		if (m.dont_fork)
-			firn_link_unmapped(child, UINT64_MAX - 1, span);
+			firn_link_forget(child, span);
 	}
 	firn_vmas_close(&v);
 }

@@ -26,6 +26,8 @@
 #define GATHER_BYTES (1u << 20)      /* read from the target at a time */
 #define GAP_PAGES 3u                 /* holes this small are linked rather than splitting a run */
 #define ROBUST_MAX 2048
+#define ADDRESS_MAX (1ull << 56)
+#define KEEP_BYTES_MAX (16ull << 20)   /* more than the kernel lets arguments and environment have */
 #define WORKERS 2u                   /* threads that encode */
 #define MAP_COUNT_MARGIN 131072u     /* runs that layout changes may add: two for each mapping */
 
@@ -166,8 +168,9 @@ static int same_page(void *ctx, uint64_t original, const void *page)
 	return !memcmp(mine, page, j->en->page_size);
 }
 
-/* A filter that would end the target, were we killed in the middle of an injected call. */
-static int check_filters(struct job *j)
+/* Threads that an injected call would harm; a filter that would end the target, were we killed in the
+ * middle of one. */
+static int check_threads(struct job *j)
 {
 	static const long calls[] = {
 		SYS_rt_sigreturn, SYS_mmap, SYS_munmap, SYS_prctl, SYS_socketpair, SYS_recvmsg, SYS_ioctl,
@@ -185,10 +188,20 @@ static int check_filters(struct job *j)
 	long nr = -1;
 	int err = 0;
 
-	for (unsigned int n = 0; !err && nr < 0 && j->plan.proc.seccomp && n < j->stop.nthreads; n++) {
+	for (unsigned int n = 0; !err && nr < 0 && n < j->stop.nthreads; n++) {
 		pid_t tid = j->stop.threads[n].tid;
+		int mode;
 
-		if (!firn_arch_get_regs(tid, &regs))
+		if (firn_arch_get_regs(tid, &regs))
+			continue;
+		if (!firn_arch_regs_native(&regs))
+			return firn_err_set(j->e, FIRN_EXIT_REFUSED, ENOEXEC, "word-size",
+					    "process %d is not of this machine's word size: it cannot be frozen", j->t->pid);
+		mode = firn_proc_seccomp(j->t->pid, tid);
+		if (mode == 1)
+			return firn_err_set(j->e, FIRN_EXIT_REFUSED, EPERM, "seccomp-strict",
+					    "process %d is in seccomp strict mode: an injected call would end it", j->t->pid);
+		if (mode)
 			err = firn_seccomp_forbids(tid, calls, ARRAY_SIZE(calls), firn_arch_pc(&regs),
 						   (struct sock_filter *)(void *)j->buffer, &nr);
 	}
@@ -211,10 +224,10 @@ static void keep_page(struct job *j, uint64_t address)
 		j->keep[j->nkeep++] = firn_align_down(address, j->en->page_size);
 }
 
-/* Pages that hold [@address, @address + @len). */
+/* Pages that hold [@address, @address + @len).  The target chose the numbers: they may be nonsense. */
 static void keep_bytes(struct job *j, uint64_t address, uint64_t len)
 {
-	if (!address)
+	if (!address || address > ADDRESS_MAX || len > KEEP_BYTES_MAX)
 		return;
 	for (uint64_t a = firn_align_down(address, j->en->page_size); a < address + len; a += j->en->page_size)
 		keep_page(j, a);
@@ -268,9 +281,6 @@ static int keep_thread(struct job *j, pid_t tid)
 
 	if (firn_arch_get_regs(tid, &regs))
 		return 0;               /* it ended; its memory is a thread's no longer */
-	if (!firn_arch_regs_native(&regs))
-		return firn_err_set(j->e, FIRN_EXIT_REFUSED, ENOEXEC, "word-size",
-				    "process %d is not of this machine's word size: it cannot be frozen", j->t->pid);
 	keep_page(j, firn_arch_sp(&regs));
 	keep_page(j, firn_arch_sp(&regs) - 1);
 	keep_page(j, firn_arch_sp(&regs) - j->en->page_size);
@@ -804,7 +814,7 @@ static int take(struct job *j)
 		return firn_err_set(j->e, FIRN_EXIT_NOT_FOUND, ESRCH, "gone", "process %d ended meanwhile: nothing to do",
 				    j->t->pid);
 	}
-	err = check_filters(j);
+	err = check_threads(j);
 	if (!err)
 		err = firn_inject_open(&j->inject, &j->stop, &image->inject, j->e);
 	if (err) {
@@ -891,7 +901,7 @@ static int run(struct job *j)
 	/* The links that will be filled are in memory before the target is stopped. */
 	madvise((void *)firn_align_down((uintptr_t)j->t->armed.link.links, j->en->page_size),
 		firn_align_up(j->max_pages * 4ull, j->en->page_size), 23 /* MADV_POPULATE_WRITE */);
-	err = firn_stop_open(&j->stop, j->t->pid, j->plan.proc.threads, j->plan.proc.seccomp);
+	err = firn_stop_open(&j->stop, j->t->pid, j->plan.proc.threads);
 	if (!err)
 		err = firn_pagemap_open(&j->pagemap, j->t->pid);
 	if (err)

@@ -165,8 +165,6 @@ int firn_plan_make(struct firn_engine *en, pid_t pid, const struct firn_evict_op
 		return refuse(e, pid, "own-shell", "runs this very command: freeze it from another terminal");
 	if (p->shadow_stack)
 		return refuse(e, pid, "shadow-stack", "uses a shadow stack: this version cannot inject into it");
-	if (p->seccomp_strict)
-		return refuse(e, pid, "seccomp-strict", "is in seccomp strict mode: an injected call would end it");
 	if (p->vm_pin_bytes)
 		return refuse(e, pid, "pinned", "has memory pinned for devices (VmPin): it cannot be moved");
 	snprintf(path, sizeof(path), "/proc/%d/fd", pid);

@@ -129,7 +129,7 @@ static int settle(struct firn_target *t, struct firn_err *e)
 	inject = calloc(1, sizeof(*inject));
 	if (!inject)
 		return -ENOMEM;
-	err = firn_stop_open(&stop, t->pid, proc.threads, proc.seccomp);
+	err = firn_stop_open(&stop, t->pid, proc.threads);
 	if (err)
 		goto out;
 	err = firn_stop_all(&stop, e);
@@ -208,8 +208,6 @@ static struct firn_target *open_one(struct firn_engine *en, const char *path)
 	if (t->armed.uffd < 0 && counts.pages[FIRN_PAGE_EVICTED])
 		firn_log("process %d: nobody holds its userfaultfd any more: %llu evicted pages are lost to it, pack %s is kept",
 			 t->pid, (unsigned long long)counts.pages[FIRN_PAGE_EVICTED], t->pack ? t->pack->path : "-");
-	if (!drop_under_way(t))
-		image->armed.dropping = 0;
 	/* The events that were read name descriptors in the table of the agent that read them. */
 	fetch_fork_descriptors(t, keeper);
 	firn_image_hold(en, image, t->armed.uffd);
@@ -227,7 +225,13 @@ static bool take_over(struct firn_engine *en, struct firn_target *t)
 	int err = 0;
 
 	if (t->armed.uffd >= 0 && t->pack) {
+		/* What the ring holds was read while the target was stopped in a drop, if it was in one: then
+		 * it is the drop's.  What is read from here on is, where the drop is still under way. */
+		bool under_way = drop_under_way(t);
+
 		firn_pager_replay(en->pager, &t->armed);
+		if (!under_way)
+			firn_armed_dropped(&t->armed);
 		err = firn_pager_add(en->pager, &t->armed);
 		t->served = !err;
 		if (err)

@@ -153,17 +153,34 @@ void firn_target_fill_report(const struct firn_target *t, struct firn_report *r)
 	memcpy(r->ns, m->ns, sizeof(r->ns));
 }
 
+/*
+ * Ask the userfaultfd whether its address space is still there, by unregistering a page: a live one answers
+ * EINVAL or 0, a dead one ENOMEM.  The lowest page that can be mapped will do, unless it is watched.
+ */
+static bool space_ended(struct firn_target *t)
+{
+	struct uffdio_range r = { 65536, t->image->page_size };
+	struct firn_span w;
+	bool usable;
+
+	if (t->armed.uffd < 0)
+		return false;
+	pthread_rwlock_rdlock(&t->armed.layout);
+	usable = !firn_link_watched(&t->armed.link, 0, &w) || w.start > r.start + r.len;
+	pthread_rwlock_unlock(&t->armed.layout);
+	return usable && firn_sys.ioctl(t->armed.uffd, UFFDIO_UNREGISTER, &r) == -ENOMEM;
+}
+
 bool firn_target_ended(struct firn_target *t)
 {
-	/* An address where nothing of ours can be: a live address space answers EINVAL, a dead one ENOMEM. */
-	struct uffdio_range r = { 16 * t->image->page_size, t->image->page_size };
 	struct pollfd p = { t->pidfd, POLLIN, 0 };
 
 	if (atomic_load(&t->armed.gone))
 		return true;
-	if (t->pidfd >= 0 && poll(&p, 1, 0) > 0)
+	/* Which process a forked child is, is a guess among siblings: only its memory tells. */
+	if (!t->image->parent && t->pidfd >= 0 && poll(&p, 1, 0) > 0)
 		return true;
-	return t->armed.uffd >= 0 && firn_sys.ioctl(t->armed.uffd, UFFDIO_UNREGISTER, &r) == -ENOMEM;
+	return space_ended(t);
 }
 
 void firn_engine_each(struct firn_engine *en, void (*fn)(void *arg, const struct firn_report *r), void *arg)

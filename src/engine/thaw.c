@@ -263,7 +263,7 @@ static int leave(struct stream *s)
 	inject = calloc(1, sizeof(*inject));
 	if (!inject)
 		return -ENOMEM;
-	err = firn_stop_open(&stop, t->pid, proc.threads, proc.seccomp);
+	err = firn_stop_open(&stop, t->pid, proc.threads);
 	if (err) {
 		free(inject);
 		return err;
@@ -273,9 +273,15 @@ static int leave(struct stream *s)
 		if (err)
 			goto out;
 		/* Nothing may have been moved away while we looked elsewhere. */
-		if (!missing(t) || tries == SETTLE_TRIES)
+		if (!missing(t))
 			break;
 		firn_stop_resume(&stop, false);
+		if (tries == SETTLE_TRIES) {
+			err = firn_err_set(s->e, FIRN_EXIT_FAILED, EAGAIN, "layout",
+					   "process %d keeps changing its mappings: it runs on, page by page; try again",
+					   t->pid);
+			goto out;
+		}
 		err = pass(s);
 		if (err)
 			goto out;
@@ -306,12 +312,12 @@ static int let_run(struct firn_target *t, struct firn_err *e)
 	struct firn_stop stop;
 	int err;
 
+	if (t->image->state != FIRN_TARGET_FROZEN || t->image->was_stopped)
+		return 0;
 	err = firn_proc_read(t->pid, &proc);
 	if (err || proc.start_time != t->image->start_time)
 		return -ESRCH;
-	if (t->image->state != FIRN_TARGET_FROZEN || t->image->was_stopped)
-		return 0;
-	err = firn_stop_open(&stop, t->pid, proc.threads, proc.seccomp);
+	err = firn_stop_open(&stop, t->pid, proc.threads);
 	if (err)
 		return err;
 	err = firn_stop_all(&stop, e);
@@ -353,6 +359,9 @@ int firn_thaw_target(struct firn_engine *en, struct firn_target *t, const struct
 	}
 	if (!err && t->pid)
 		err = leave(&s);
+	/* A child's process may have been taken for a sibling that has ended: its memory is whole. */
+	if (err == -ESRCH && image->parent && !firn_target_ended(t))
+		err = 0;
 	image->ns[FIRN_PHASE_WHOLE] = firn_sys.clock_ns() - start;
 	if (!err)
 		firn_target_set_state(t, FIRN_TARGET_RESIDENT);

@@ -459,11 +459,11 @@ static bool touches_watched(const struct firn_link *l, struct firn_span s)
 	return n < t->nwatched && watched_of(l, t)[n].start < s.end;
 }
 
-int firn_link_unmapped(struct firn_link *l, uint64_t seq, struct firn_span span)
+static int cut_out(struct firn_link *l, struct firn_span span, uint64_t next_seq)
 {
 	const struct firn_link_table *from = active(l);
 
-	if (seq < from->next_seq || (!touches_runs(l, span) && !touches_watched(l, span)))
+	if (!touches_runs(l, span) && !touches_watched(l, span))
 		return 0;
 	for (int tight = 0; tight < 2; tight++) {
 		struct edit e = begin(l);
@@ -471,11 +471,21 @@ int firn_link_unmapped(struct firn_link *l, uint64_t seq, struct firn_span span)
 		copy_runs(&e, from, span, nothing, tight);
 		copy_watched(&e, from, span, no_span);
 		if (!e.full) {
-			commit(&e, seq + 1);
+			commit(&e, next_seq);
 			return 0;
 		}
 	}
 	return -ENOSPC;
+}
+
+int firn_link_unmapped(struct firn_link *l, uint64_t seq, struct firn_span span)
+{
+	return seq < active(l)->next_seq ? 0 : cut_out(l, span, seq + 1);
+}
+
+int firn_link_forget(struct firn_link *l, struct firn_span span)
+{
+	return cut_out(l, span, active(l)->next_seq);
 }
 
 int firn_link_moved(struct firn_link *l, uint64_t seq, uint64_t from, uint64_t to, uint64_t len)

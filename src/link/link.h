@@ -128,6 +128,8 @@ void firn_link_removed(struct firn_link *l, struct firn_span span);
 int firn_link_unmapped(struct firn_link *l, uint64_t seq, struct firn_span span);
 int firn_link_moved(struct firn_link *l, uint64_t seq, uint64_t from, uint64_t to, uint64_t len);
 int firn_link_grown(struct firn_link *l, struct firn_span span);
+/* Forget @span, by no event.  Returns as above. */
+int firn_link_forget(struct firn_link *l, struct firn_span span);
 
 /* Make @child, freshly formatted with room enough, a copy of @parent.  Returns 0, or -ENOSPC. */
 int firn_link_copy(struct firn_link *child, const struct firn_link *parent);

@@ -82,6 +82,18 @@ static void apply(struct firn_pager *p, struct firn_armed *a, const struct uffd_
 			 m->event, strerror(-err));
 }
 
+/* A fault to serve later.  Where there are too many at once, this one is asked anew: layout events behind
+ * it must not wait. */
+static void note_fault(struct worker *w, struct firn_armed *a, uint64_t address)
+{
+	struct uffdio_range range = { address, a->link.page_size };
+
+	if (w->nwork < WORK_MAX)
+		w->work[w->nwork++] = address;
+	else
+		firn_sys.ioctl(a->uffd, UFFDIO_WAKE, &range);
+}
+
 /*
  * Read what the kernel has for us, all of it, and apply the layout events: before any fault of the same
  * batch is served.  Faults are added to @w's work.  Layout lock held exclusively.
@@ -91,13 +103,10 @@ static void drain(struct worker *w, struct firn_armed *a)
 	struct firn_ring *r = &a->m->ring;
 
 	for (;;) {
-		uint32_t room = WORK_MAX - w->nwork, n;
+		uint32_t n;
 		long got;
 
-		if (!room)
-			return;
-		got = firn_sys.read(a->uffd, r->slots,
-				    firn_min_u64(room, FIRN_RING_SLOTS) * sizeof(r->slots[0]));
+		got = firn_sys.read(a->uffd, r->slots, sizeof(r->slots));
 		if (got <= 0)
 			return;
 		n = (uint32_t)got / (uint32_t)sizeof(r->slots[0]);
@@ -110,7 +119,7 @@ static void drain(struct worker *w, struct firn_armed *a)
 			const struct uffd_msg *m = &r->slots[k];
 
 			if (m->event == UFFD_EVENT_PAGEFAULT) {
-				w->work[w->nwork++] = firn_align_down(m->arg.pagefault.address, a->link.page_size);
+				note_fault(w, a, firn_align_down(m->arg.pagefault.address, a->link.page_size));
 				continue;
 			}
 			apply(w->pager, a, m, r->base + k);
@@ -118,6 +127,8 @@ static void drain(struct worker *w, struct firn_armed *a)
 			firn_point(FIRN_POINT_EV_APPLIED);
 		}
 		firn_ring_empty(r, n);
+		if (w->nwork == WORK_MAX)
+			return;         /* those asked anew would keep us here for ever */
 	}
 }
 

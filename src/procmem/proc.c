@@ -110,14 +110,22 @@ int firn_proc_read(pid_t pid, struct firn_proc *ret)
 			ret->vm_pin_bytes = strtoull(v, NULL, 10) * 1024;
 		else if (!strcmp(line, "RssAnon"))
 			ret->rss_anon_bytes = strtoull(v, NULL, 10) * 1024;
-		else if (!strcmp(line, "Seccomp")) {
-			ret->seccomp = atoi(v) != 0;
-			ret->seccomp_strict = atoi(v) == 1;
-		} else if (!strcmp(line, "x86_Thread_features"))
+		else if (!strcmp(line, "x86_Thread_features"))
 			ret->shadow_stack = strstr(v, "shstk") != NULL;
 	}
 	firn_lines_close(&l);
 	return err < 0 ? -ESRCH : 0;
+}
+
+int firn_proc_seccomp(pid_t pid, pid_t tid)
+{
+	char path[64], buf[4096], *p;
+
+	snprintf(path, sizeof(path), "/proc/%d/task/%d/status", pid, tid);
+	if (firn_sys_read_file(path, buf, sizeof(buf)) <= 0)
+		return -ESRCH;
+	p = strstr(buf, "\nSeccomp:");
+	return p ? atoi(p + 9) : 0;
 }
 
 /* VmFlags that an evictable mapping may have; any other keeps it out. */

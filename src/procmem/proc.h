@@ -18,8 +18,6 @@ struct firn_proc {
 	char comm[16];
 	char state;                  /* as in /proc/PID/stat: R S D T t Z X I */
 	bool kernel_thread;
-	bool seccomp;                /* a filter or strict mode is on */
-	bool seccomp_strict;
 	bool shadow_stack;
 	unsigned int threads;
 	uint64_t start_time;         /* clock ticks after boot: with the pid, the process's identity */
@@ -32,6 +30,9 @@ struct firn_proc {
 
 /* Fill @ret for @pid.  Returns 0, -ESRCH (no such process), or -errno. */
 int firn_proc_read(pid_t pid, struct firn_proc *ret);
+
+/* The seccomp mode of thread @tid: 0 none, 1 strict, 2 filter.  -ESRCH where it cannot be read. */
+int firn_proc_seccomp(pid_t pid, pid_t tid);
 
 /* The start time alone.  Returns 0, or -ESRCH. */
 int firn_proc_start_time(pid_t pid, uint64_t *ret);

@@ -22,13 +22,12 @@
 #define SYS_epoll_pwait2 441
 #endif
 
-int firn_stop_open(struct firn_stop *s, pid_t pid, unsigned int threads, bool seccomp)
+int firn_stop_open(struct firn_stop *s, pid_t pid, unsigned int threads)
 {
 	void *p;
 
 	memset(s, 0, sizeof(*s));
 	s->pid = pid;
-	s->suspend_seccomp = seccomp;
 	s->capacity = threads * 2 + 64;
 	p = mmap(NULL, s->capacity * sizeof(*s->threads), PROT_READ | PROT_WRITE,
 		 MAP_PRIVATE | MAP_ANONYMOUS | MAP_POPULATE, -1, 0);
@@ -85,11 +84,17 @@ struct seize {
 	int err;
 };
 
+/* Is thread @tid under seccomp?  Where that cannot be read, yes. */
+static bool filtered(pid_t pid, pid_t tid)
+{
+	return firn_proc_seccomp(pid, tid) != 0;
+}
+
 static int seize_one(void *arg, long number)
 {
 	struct seize *z = arg;
 	struct firn_stop *s = z->s;
-	unsigned long options = OPT_SYSGOOD | (s->suspend_seccomp ? OPT_SUSPEND_SECCOMP : 0);
+	unsigned long options = OPT_SYSGOOD | OPT_SUSPEND_SECCOMP;
 	pid_t tid = (pid_t)number;
 	long r;
 
@@ -100,7 +105,11 @@ static int seize_one(void *arg, long number)
 		z->err = -ENOMEM;
 		return 1;
 	}
+	/* Any thread may have a filter of its own.  Where the kernel does not suspend filters (or not for us),
+	 * a thread without one can do without. */
 	r = firn_sys.ptrace(PTRACE_SEIZE, tid, NULL, (void *)options);
+	if (r == -EINVAL || (r == -EPERM && !filtered(s->pid, tid)))
+		r = firn_sys.ptrace(PTRACE_SEIZE, tid, NULL, (void *)OPT_SYSGOOD);
 	if (r == -ESRCH)
 		return 0;
 	if (r < 0) {

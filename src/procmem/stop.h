@@ -21,7 +21,6 @@ struct firn_thread {
 
 struct firn_stop {
 	pid_t pid;
-	bool suspend_seccomp;
 	bool group_stop;             /* the target was stopped by a signal before we came */
 	bool stop_wanted;            /* a stop signal came while we held it: it is sent again at resume */
 	unsigned int nthreads, capacity;
@@ -29,7 +28,7 @@ struct firn_stop {
 };
 
 /* Reserve room for @threads threads and as many again.  Returns 0, or -ENOMEM. */
-int firn_stop_open(struct firn_stop *s, pid_t pid, unsigned int threads, bool seccomp);
+int firn_stop_open(struct firn_stop *s, pid_t pid, unsigned int threads);
 void firn_stop_close(struct firn_stop *s);
 
 /*
