@@ -49,18 +49,35 @@ def kib_of(path, *names):
     return [found[name] for name in names]
 
 
-def process_madvise(pid, address, length, advice):
-    """Advise all of the range of another process; it may take several calls."""
+def resident(pid):
+    """Resident private anonymous bytes of a process."""
+    return kib_of(f"/proc/{pid}/status", "RssAnon")[0]
+
+
+def anonymous_ranges(pid):
+    """[(address, length)] of the private anonymous mappings of a process."""
+    found = []
+    for line in read(f"/proc/{pid}/maps").splitlines():
+        words = line.split()
+        if words[1] == "rw-p" and words[4] == "0" and (len(words) == 5 or words[5] == "[heap]"):
+            start, end = (int(x, 16) for x in words[0].split("-"))
+            found.append((start, end - start))
+    return found
+
+
+def process_madvise(pid, ranges, advice):
+    """Advise all of the ranges of another process; a range may take several calls."""
     pidfd = os.pidfd_open(pid)
     try:
-        end = address + length
-        while address < end:
-            vector = struct.pack("PN", address, end - address)
-            done = libc.syscall(ctypes.c_long(SYS_PROCESS_MADVISE), ctypes.c_long(pidfd), vector,
-                                ctypes.c_long(1), ctypes.c_long(advice), ctypes.c_long(0))
-            if done <= 0:
-                raise Trouble(f"process_madvise({advice}): {os.strerror(ctypes.get_errno())}")
-            address += done
+        for address, length in ranges:
+            end = address + length
+            while address < end:
+                vector = struct.pack("PN", address, end - address)
+                done = libc.syscall(ctypes.c_long(SYS_PROCESS_MADVISE), ctypes.c_long(pidfd), vector,
+                                    ctypes.c_long(1), ctypes.c_long(advice), ctypes.c_long(0))
+                if done <= 0:
+                    raise Trouble(f"process_madvise({advice}): {os.strerror(ctypes.get_errno())}")
+                address += done
     finally:
         os.close(pidfd)
 

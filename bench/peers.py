@@ -24,7 +24,8 @@ class Victim:
         self.pid, self.pending = self.process.pid, b""
         cgroup.add(self.pid)    # before it has touched a page
         try:
-            self.address, self.size = (int(x) for x in self.reply("ready"))
+            address, self.size = (int(x) for x in self.reply("ready"))
+            self.ranges = [(address, self.size)]
             self.send("fill")
             self.sum = int(self.reply("fill")[1])
         except Trouble:
@@ -42,7 +43,7 @@ class Victim:
                 raise Trouble(f"the victim does not answer to {command}")
             piece = os.read(self.process.stdout.fileno(), 4096)
             if not piece:
-                raise Trouble(f"the victim died: {self.process.wait()}")
+                raise Trouble(f"the victim died, answering to {command}: exit status {self.process.wait()}")
             self.pending += piece
         line, self.pending = self.pending.split(b"\n", 1)
         words = line.decode().split()
@@ -64,7 +65,10 @@ class Victim:
             raise Trouble(f"{wrong} pages of the victim are not what they were")
 
     def resident(self):
-        return host.kib_of(f"/proc/{self.pid}/status", "RssAnon")[0]
+        return host.resident(self.pid)
+
+    def alive(self):
+        return self.process.poll() is None
 
     def close(self):
         self.process.kill()
@@ -118,7 +122,7 @@ class KernelSwap(Peer):
         self.area.on()
 
     def evict(self, victim):
-        host.process_madvise(victim.pid, victim.address, victim.size, host.MADV_PAGEOUT)
+        host.process_madvise(victim.pid, victim.ranges, host.MADV_PAGEOUT)
 
     def settle(self, victim):
         """Until reclaim has come by, the pages are in the swap cache: not free, and back at no cost."""
@@ -137,12 +141,17 @@ class KernelSwap(Peer):
 
     def ask(self, victim):
         if self.willneed:
-            host.process_madvise(victim.pid, victim.address, victim.size, host.MADV_WILLNEED)
+            host.process_madvise(victim.pid, victim.ranges, host.MADV_WILLNEED)
 
     def note(self):
         return self.figures
 
     def finish(self, victim):
+        """swapoff alone brings back one page at a time."""
+        try:
+            host.process_madvise(victim.pid, victim.ranges, host.MADV_WILLNEED)
+        except (OSError, Trouble):
+            pass                # it is dead: nothing to bring back
         self.area.off()
 
 

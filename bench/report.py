@@ -6,14 +6,16 @@ import statistics
 
 from host import MIB
 
-JUDGED = "firn-thaw"            # what 'after firn thaw' means in the verdicts: from asking to the last page
+# The two things that 'after firn thaw' may mean; both count from asking until the last page was touched.
+WAYS = (("firn-whole", "thaw, then touch"), ("firn-thaw", "touch while it thaws"))
+ORDERS = ("order", "random")
 PHASES = ("plan", "stop", "walk", "gather", "write", "arm", "drop", "leave", "total")
 
 
 def number(x):
-    if x >= 100:
+    if x == 0 or abs(x) >= 100:
         return f"{x:.0f}"
-    if x >= 10:
+    if abs(x) >= 10:
         return f"{x:.1f}"
     return f"{x:.2f}" if x >= 0.095 else f"{x:.3f}"
 
@@ -41,8 +43,9 @@ class Results:
         self.records.append(record)
 
     def of(self, peer, name, order=None, number_of_round=None):
+        orders = (order,) if order else ORDERS
         return [r[name] for r in self.records
-                if r["peer"] == peer and name in r and order in (None, r["order"])
+                if r["peer"] == peer and name in r and r["order"] in orders
                 and number_of_round in (None, r["round"])]
 
     def ratios(self, peer, others, name, order=None):
@@ -95,75 +98,87 @@ class Results:
     def print_phases(self):
         cells = []
         for phase in PHASES:
-            values = [r[f"evict_{phase}_ms"] for r in self.records if f"evict_{phase}_ms" in r]
+            values = [r[f"evict_{phase}_ms"] for r in self.records
+                      if f"evict_{phase}_ms" in r and r["order"] in ORDERS]
             if values:
                 cells.append(f"{phase} {number(statistics.median(values))}")
         print("\nFirn's own phases, ms (medians): evict: " + ", ".join(cells))
         cells = []
-        for key, text in (("firn-whole", "nobody touches"), (JUDGED, "touched meanwhile")):
+        for key, text in WAYS:
             for phase in ("run", "whole"):
                 value = self.medians(key, f"thaw_{phase}_ms")
                 if value is not None:
                     cells.append(f"{phase} {number(value)} ({text})")
         print("  thaw: " + ", ".join(cells))
 
-    def verdicts(self, disk, agent_bytes):
-        """(what, figure, limit, reaches) lines; figure None: not measured."""
-        swap, zram = ["swap-fault", "swap-willneed"], ["zram-fault", "zram-willneed"]
-        rows = []
+    def print_redis(self):
+        rows = [[p.name, spread(self.of(p.key, "evict_s", "redis")), spread(self.of(p.key, "first_s", "redis"), 1000),
+                 spread(self.of(p.key, "pass_s", "redis"))] for p in self.peers if self.of(p.key, "pass_s", "redis")]
+        if rows:
+            table("redis-server, 1.1 GB: seconds (100 GETs: milliseconds), median (min..max)",
+                  ["", "evict", "100 GETs from asking, ms", "the next 20,000"], rows)
 
-        def judge(what, figures, limit, text=number):
-            value = statistics.median(figures) if figures else None
-            rows.append((what, None if value is None else text(value), text(limit),
-                         value is not None and value <= limit))
-        evicts = [x for p in ("firn-whole", JUDGED) for x in self.ratios(p, swap, "evict_s")]
-        judge("evict: time / swap's PAGEOUT call", evicts, 0.8)
-        writes = [x for p in ("firn-whole", JUDGED) for x in self.ratios(p, ["swap-fault"], "write_bytes")]
-        judge("evict: bytes written / swap's", writes, 0.6)
+    def judge(self, what, limit, figures_of):
+        """A row of the verdicts: the figures of both ways against a limit."""
+        row = [what, f"<= {number(limit)}"]
+        for key, _ in WAYS:
+            figures = figures_of(key)
+            if figures:
+                value = statistics.median(figures)
+                row += [number(value), "reaches" if value <= limit else "falls short"]
+            else:
+                row += ["-", "not measured"]
+        return row
+
+    def verdicts(self, disk, agent_bytes):
+        fault, willneed, zram = ["swap-fault"], ["swap-willneed"], ["zram-fault", "zram-willneed"]
+        rows = [
+            self.judge("evict: time / swap's PAGEOUT call", 0.8,
+                       lambda k: self.ratios(k, fault + willneed, "evict_s")),
+            self.judge("evict: bytes written / swap's", 0.6, lambda k: self.ratios(k, fault + willneed, "write_bytes")),
+        ]
         for order, text, limit in (("order", "in order", 0.12), ("random", "at random", 0.03)):
-            judge(f"all back, {text}: time / faulting", self.ratios(JUDGED, ["swap-fault"], "back_s", order), limit)
-            judge(f"all back, {text}: time / WILLNEED", self.ratios(JUDGED, ["swap-willneed"], "back_s", order), 0.5)
-            judge(f"all back, {text}: time / zram's better", self.ratios(JUDGED, zram, "back_s", order), 1.0)
+            for others, name, most in ((fault, "faulting", limit), (willneed, "WILLNEED", 0.5),
+                                       (zram, "zram's better way", 1.0)):
+                rows.append(self.judge(f"all back, {text}: time / {name}", most,
+                                       lambda k, o=others: self.ratios(k, o, "back_s", order)))
+        rows += [
+            self.judge("redis, 100 GETs: time / faulting", 1.0, lambda k: self.ratios(k, fault, "first_s", "redis")),
+            self.judge("redis, next 20,000: time / faulting", 0.15, lambda k: self.ratios(k, fault, "pass_s", "redis")),
+            self.judge("redis, next 20,000: time / WILLNEED", 0.5, lambda k: self.ratios(k, willneed, "pass_s", "redis")),
+        ]
         rows += self.stream_verdicts(disk)
-        links = [r["link_bytes"] / (r["evicted_pages"] * 4096) * 100 for r in self.records
-                 if r.get("evicted_pages")]
-        judge("link metadata, % of what is evicted", links, 0.2)
-        if agent_bytes:
-            judge("the idle agent's resident memory, MiB (buffers counted)", [agent_bytes / MIB], 8)
+        rows.append(self.judge("link metadata, % of what is evicted", 0.2, lambda k: [
+            r["link_bytes"] / (r["evicted_pages"] * 4096) * 100 for r in self.records
+            if r["peer"] == k and r["order"] in ORDERS and r.get("evicted_pages")]))
+        rows.append(self.judge("the idle agent's memory, MiB (buffers counted)", 8,
+                               lambda k: [agent_bytes / MIB] if k == WAYS[0][0] else []))
         return rows
 
     def stream_verdicts(self, disk):
-        rows = []
-        thaws = [r for r in self.records if r["peer"] == "firn-whole" and r.get("thaw_whole_ms")]
-        if not thaws:
-            return rows
-        rates = [r["pack_bytes"] / r["thaw_whole_ms"] * 1000 / r["probe_rate"] for r in thaws]
-        rows.append(("thaw: stored bytes a second / the disk's sequential rate",
-                     number(statistics.median(rates)), ">= 0.80", statistics.median(rates) >= 0.8))
-        for what, key, requests in (("write", "evict", "write_requests"), ("read", "thaw", "read_requests")):
-            over = sorted(thaws, key=lambda r: r[requests] - self.most_requests(r, disk))
-            r = over[len(over) // 2]
-            rows.append((f"{key}: {what} requests of the disk", number(r[requests]),
-                         number(self.most_requests(r, disk)), r[requests] <= self.most_requests(r, disk)))
-            over = sorted(thaws, key=lambda r: r[f"{what}_calls"])
-            r = over[len(over) // 2]
-            limit = max(1, -(-r["pack_bytes"] // (8 * MIB)))
-            rows.append((f"{key}: {what} calls", number(r[f"{what}_calls"]), number(limit),
-                         r[f"{what}_calls"] <= limit))
+        """The stream's rate; and requests and calls over what they may be at most."""
+        def records(key):
+            return [r for r in self.records if r["peer"] == key and r["order"] in ORDERS and r.get("pack_bytes")]
+
+        def over_requests(r, what):
+            return r[f"{what}_requests"] - (-(-r["pack_bytes"] // disk.max_request_bytes) + r.get("extents", 1) + 8)
+
+        def over_calls(r, what):
+            return r.get(f"{what}_calls", 0) - max(1, -(-r["pack_bytes"] // (8 * MIB)))
+        rows = [self.judge("thaw: the disk's sequential rate / the rate of stored bytes", 1.25, lambda k: [
+            r["probe_rate"] * r["thaw_whole_ms"] / 1000 / r["pack_bytes"] for r in records(k) if r.get("thaw_whole_ms")])]
+        for what, name in (("write", "evict"), ("read", "thaw")):
+            rows.append(self.judge(f"{name}: {what} requests of the disk, above the limit", 0,
+                                   lambda k, w=what: [over_requests(r, w) for r in records(k)]))
+            rows.append(self.judge(f"{name}: {what} calls, above the limit", 0,
+                                   lambda k, w=what: [over_calls(r, w) for r in records(k)]))
         return rows
 
-    @staticmethod
-    def most_requests(record, disk):
-        return -(-record["pack_bytes"] // disk.max_request_bytes) + record.get("extents", 1) + 8
-
     def print_verdicts(self, rows):
-        shown = []
-        for what, figure, limit, reaches in rows:
-            limit = limit if limit.startswith(">=") else f"<= {limit}"
-            answer = "not measured" if figure is None else "reaches" if reaches else "falls short"
-            shown.append([what, figure or "-", limit, answer])
-        table("What Firn has set itself (defaults, encryption on; touching starts with firn thaw)",
-              ["", "measured", "must be", ""], shown)
+        head = ["", "must be"]
+        for _, name in WAYS:
+            head += [name, ""]
+        table("What Firn has set itself (defaults, encryption on)", head, rows)
 
     def save(self, path, machine):
         names = ["round", "peer", "order"]
