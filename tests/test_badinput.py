@@ -179,10 +179,14 @@ def test_traced(firn, victims, still):
     untouched(firn, still)
 
 
-def test_a_filter_that_forbids_sigreturn(firn, victims):
-    """If the tracer died, the target would too: refused."""
-    v = victims("seccomp", "--no-sigreturn")
-    refused(firn.run("freeze", v.pid), REFUSED)
+@pytest.mark.parametrize("kind", ["--no-sigreturn", "--strict"])
+def test_a_filter_that_would_kill(firn, victims, kind):
+    """If the tracer died during an injected call, the target would too: refused, and untouched."""
+    v = victims("seccomp", kind)
+    before = snapshot(v.pid, calls=False)
+    for verb in ("freeze", "evict"):
+        refused(firn.run(verb, v.pid), REFUSED)
+    assert_same(before, v.pid, calls=False)
     v.cmd("verify")
 
 
