@@ -8,6 +8,7 @@ import mmap
 import os
 import pathlib
 import re
+import shutil
 import struct
 import subprocess
 import time
@@ -121,8 +122,9 @@ class SwapFile(Swap):
 class Zram(Swap):
     """The first zram device if nobody uses it, else one of our own."""
 
-    def __init__(self, size):
+    def __init__(self, directory, size):
         self.block = self.added = None
+        self.mark = directory / "zram"
         control = pathlib.Path("/sys/class/zram-control")
         if not control.exists():
             subprocess.run(["modprobe", "zram"], capture_output=True, check=False)
@@ -133,6 +135,7 @@ class Zram(Swap):
             self.added = int(read(control / "hot_add"))
             first = pathlib.Path(f"/sys/block/zram{self.added}")
         self.block = first
+        self.mark.write_text(f"{first.name} {'' if self.added is None else self.added}\n")
         try:
             write(first / "comp_algorithm", "lz4")
             write(first / "disksize", str(size))
@@ -152,7 +155,17 @@ class Zram(Swap):
         write(self.block / "reset", "1")
         if self.added is not None:
             write("/sys/class/zram-control/hot_remove", str(self.added))
+        self.mark.unlink(missing_ok=True)
         self.block = None
+
+    @classmethod
+    def stale(cls, mark):
+        """The device that a benchmark which was killed left behind."""
+        name, *added = mark.read_text().split()
+        zram = cls.__new__(cls)
+        zram.mark, zram.block, zram.where = mark, pathlib.Path("/sys/block") / name, pathlib.Path("/dev") / name
+        zram.added = int(added[0]) if added else None
+        return zram
 
 
 class MemoryCgroup:
@@ -276,14 +289,27 @@ def drop_caches():
     write("/proc/sys/vm/drop_caches", "1")
 
 
-def sweep_stale():
-    """Swap files of a benchmark that was killed outright: off and away."""
-    for line in read("/proc/swaps").splitlines()[1:]:
-        path = pathlib.Path(line.split()[0])
-        found = re.fullmatch(r"firn-bench-(\d+)-\w+", path.parent.name)
-        if found and not os.path.exists(f"/proc/{found[1]}"):
-            tool("swapoff", str(path))
-            path.unlink(missing_ok=True)
+def sweep_stale(*parents):
+    """What a benchmark that was killed outright left behind: swap areas off, devices reset, files away."""
+    for path in (p for parent in parents for p in parent.glob("firn-bench-*-*")):
+        found = re.fullmatch(r"firn-bench-(\d+)-\w+", path.name)
+        if not found or os.path.exists(f"/proc/{found[1]}"):
+            continue
+        if any(line.split()[0] == str(path / "swap") for line in read("/proc/swaps").splitlines()[1:]):
+            tool("swapoff", str(path / "swap"))
+        if (path / "zram").exists():
+            Zram.stale(path / "zram").close()
+        shutil.rmtree(path, ignore_errors=True)
+        for group in pathlib.Path("/sys/fs/cgroup").glob(f"**/firn-bench-{found[1]}"):
+            try:
+                group.rmdir()
+            except OSError:
+                pass            # its victim lives on, or it has gone by itself
+
+
+def die_with_parent():
+    """In a child, before exec: it is killed when the benchmark is."""
+    libc.prctl(1, 9)
 
 
 def machine(root, disk):

@@ -232,7 +232,7 @@ class Agent:
     def __init__(self, build, runtime, state):
         self.firn, self.runtime = build / "firn", runtime
         self.environment = {**os.environ, "FIRN_RUNTIME_DIR": str(runtime), "FIRN_STATE_DIR": str(state)}
-        done = subprocess.run([str(build / "firnd")], env=self.environment, capture_output=True, text=True,
+        done = subprocess.run([str(build / "firnd"), "--idle-exit", "900"], env=self.environment, capture_output=True, text=True,
                               check=False, timeout=30)
         if done.returncode != 0:
             self.close()
