@@ -325,12 +325,14 @@ static void get_info(struct server *s, struct connection *c)
 static void get_description(struct server *s, struct connection *c, struct json_object *parameters)
 {
 	struct json_object *name = NULL, *p;
-	const char *text = NULL;
+	const char *asked = "", *text;
 
-	if (parameters && json_object_object_get_ex(parameters, "interface", &name))
-		text = firn_interface_description(json_object_get_string(name));
+	if (parameters && json_object_object_get_ex(parameters, "interface", &name) &&
+	    json_object_is_type(name, json_type_string))
+		asked = json_object_get_string(name);
+	text = firn_interface_description(asked);
 	if (!text) {
-		reply_text_error(s, c, FIRN_ERROR_INTERFACE_NOT_FOUND, "interface", name ? json_object_get_string(name) : "");
+		reply_text_error(s, c, FIRN_ERROR_INTERFACE_NOT_FOUND, "interface", asked);
 		return;
 	}
 	p = json_object_new_object();

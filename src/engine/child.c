@@ -32,7 +32,7 @@ static void follow_mappings(struct firn_link *child, pid_t parent)
 	struct firn_vmas v;
 	struct firn_vma m;
 
-	if (firn_vmas_open(&v, parent, true))
+	if (firn_vmas_open(&v, firn_proc_live_thread(parent), true))
 		return;
 	while (firn_vmas_next(&v, &m) > 0) {
 		struct firn_span span = { m.start, m.end };
@@ -124,7 +124,7 @@ static bool grown(struct firn_armed *a, uint64_t address, struct firn_span *ret)
 	pthread_mutex_lock(&engine->lock);
 	firn_child_identify(engine, t);
 	pthread_mutex_unlock(&engine->lock);
-	if (!t->pid || firn_vmas_open(&v, t->pid, false))
+	if (!t->pid || firn_vmas_open(&v, firn_proc_live_thread(t->pid), false))
 		return false;
 	/* Neighbouring mappings that touch may be one that grew and was then split. */
 	ret->start = ret->end = 0;

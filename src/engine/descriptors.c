@@ -245,7 +245,7 @@ int firn_uffd_leave(struct firn_target *t, struct firn_inject *i)
 	int err, fd = t->image->target_uffd;
 
 	/* The target may have closed it itself, and the number may be its own by now. */
-	if (fd < 0 || !firn_uffd_is_one(t->pid, fd))
+	if (fd < 0 || !firn_uffd_is_one(i->stop->threads[0].tid, fd))
 		return 0;
 	err = firn_inject_begin(i, i->stop->threads[0].tid);
 	if (!err)

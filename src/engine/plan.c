@@ -35,8 +35,8 @@ int firn_engine_may_trace(uid_t uid, gid_t gid, pid_t pid)
 	for (int i = 0; i < 3; i++)
 		if (p.uids[i] != uid || p.gids[i] != gid)
 			return -EPERM;
-	/* A process that is not dumpable belongs to root in /proc. */
-	snprintf(path, sizeof(path), "/proc/%d", pid);
+	/* What /proc holds of a process that is not dumpable belongs to root, all but the directory. */
+	snprintf(path, sizeof(path), "/proc/%d/environ", pid);
 	if (stat(path, &st) || st.st_uid != uid)
 		return -EPERM;
 	/* Yama: only descendants, which a request by another process is not. */

@@ -189,8 +189,13 @@ static struct firn_target *open_one(struct firn_engine *en, const char *path)
 		goto nothing;           /* a child half made: its event is still in its parent's ring */
 	if (t->pid) {
 		t->pidfd = (int)firn_sys.pidfd_open(t->pid, 0);
-		if (t->pidfd < 0 || firn_proc_start_time(t->pid, &start) || start != image->start_time)
-			goto nothing;
+		if (t->pidfd < 0 || firn_proc_start_time(t->pid, &start) || start != image->start_time) {
+			if (!image->parent)
+				goto nothing;
+			/* It was taken for a sibling that has ended: only its memory tells whether it has. */
+			firn_fd_close(&t->pidfd);
+			t->pid = image->pid = 0;
+		}
 	}
 	if (image->generation) {
 		err = firn_pack_ref_open(en, &t->pack, image->generation);

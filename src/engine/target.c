@@ -218,22 +218,36 @@ int firn_engine_show(struct firn_engine *en, pid_t pid, struct firn_report *ret)
 unsigned int firn_engine_reap(struct firn_engine *en)
 {
 	unsigned int left = 0;
+	uint64_t seen = 0;
 
+	/* By order of birth.  Asking takes the layout lock, which others hold when they want the registry's:
+	 * so the target is taken, and asked without. */
 	for (;;) {
-		struct firn_target *t;
+		struct firn_target *t, *next = NULL;
+		bool ended;
 
-		left = 0;
 		pthread_mutex_lock(&en->lock);
-		for (t = en->targets; t; t = t->next) {
-			if (!t->busy && firn_target_ended(t)) {
-				t->busy = true;
-				break;
-			}
+		for (t = en->targets; t; t = t->next)
+			if (t->image->serial > seen && (!next || t->image->serial < next->image->serial))
+				next = t;
+		if (next) {
+			seen = next->image->serial;
 			left++;
+			if (next->busy) {
+				pthread_mutex_unlock(&en->lock);
+				continue;
+			}
+			next->busy = true;
 		}
 		pthread_mutex_unlock(&en->lock);
-		if (!t)
+		if (!next)
 			return left;
-		firn_target_forget(en, t);
+		ended = next->image->state != FIRN_TARGET_WEDGED && firn_target_ended(next);
+		if (ended) {
+			left--;
+			firn_target_forget(en, next);
+		} else {
+			firn_target_release(en, next);
+		}
 	}
 }

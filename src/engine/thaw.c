@@ -221,7 +221,7 @@ int firn_disarm(struct firn_target *t, struct firn_inject *i, struct firn_err *e
 			if (!firn_armed_unregister(a, s))
 				continue;
 			/* Something else lies in between by now: mapping by mapping. */
-			if (firn_vmas_open(&v, t->pid, false))
+			if (firn_vmas_open(&v, firn_proc_live_thread(t->pid), false))
 				continue;
 			while (firn_vmas_next(&v, &m) > 0) {
 				struct firn_span part = { firn_max_u64(m.start, s.start), firn_min_u64(m.end, s.end) };
@@ -381,6 +381,10 @@ int firn_thaw_target(struct firn_engine *en, struct firn_target *t, const struct
 		firn_target_release(en, t);
 		return err;
 	}
+	if (ret->lost)
+		firn_err_set(&ret->err, FIRN_EXIT_LOST, EIO, "lost",
+			     "process %d: %llu of its pages could not be read back from its pack and are poisoned, the rest is whole: see the agent's log",
+			     t->pid, (unsigned long long)ret->lost);
 	firn_point(FIRN_POINT_THAW_LEFT);
 	firn_target_forget(en, t);
 	return ret->err.code ? -EIO : 0;

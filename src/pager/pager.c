@@ -33,6 +33,7 @@ struct worker {
 	void *page;                     /* to build a filled page in */
 	uint64_t work[WORK_MAX];        /* addresses still to be served */
 	uint32_t nwork;
+	bool overflow;                  /* there were more than that */
 };
 
 struct firn_pager {
@@ -82,16 +83,14 @@ static void apply(struct firn_pager *p, struct firn_armed *a, const struct uffd_
 			 m->event, strerror(-err));
 }
 
-/* A fault to serve later.  Where there are too many at once, this one is asked anew: layout events behind
- * it must not wait. */
-static void note_fault(struct worker *w, struct firn_armed *a, uint64_t address)
+/* A fault to serve later.  Where there are too many at once, this one is asked anew when the list is done:
+ * until then its thread sleeps, and layout events behind it need not wait. */
+static void note_fault(struct worker *w, uint64_t address)
 {
-	struct uffdio_range range = { address, a->link.page_size };
-
 	if (w->nwork < WORK_MAX)
 		w->work[w->nwork++] = address;
 	else
-		firn_sys.ioctl(a->uffd, UFFDIO_WAKE, &range);
+		w->overflow = true;
 }
 
 /*
@@ -119,7 +118,7 @@ static void drain(struct worker *w, struct firn_armed *a)
 			const struct uffd_msg *m = &r->slots[k];
 
 			if (m->event == UFFD_EVENT_PAGEFAULT) {
-				note_fault(w, a, firn_align_down(m->arg.pagefault.address, a->link.page_size));
+				note_fault(w, firn_align_down(m->arg.pagefault.address, a->link.page_size));
 				continue;
 			}
 			apply(w->pager, a, m, r->base + k);
@@ -127,8 +126,6 @@ static void drain(struct worker *w, struct firn_armed *a)
 			firn_point(FIRN_POINT_EV_APPLIED);
 		}
 		firn_ring_empty(r, n);
-		if (w->nwork == WORK_MAX)
-			return;         /* those asked anew would keep us here for ever */
 	}
 }
 
@@ -318,6 +315,12 @@ static void handle(struct worker *w, uint64_t key)
 	arm_epoll(p, a->uffd, key, EPOLL_CTL_MOD);
 	while (w->nwork)
 		serve(w, a, w->work[--w->nwork]);
+	if (w->overflow) {
+		w->overflow = false;
+		pthread_rwlock_rdlock(&a->layout);
+		firn_armed_wake_all(a);
+		pthread_rwlock_unlock(&a->layout);
+	}
 	atomic_fetch_sub(&a->faults_waiting, 1);
 	publish_counters(w, a, before);
 	pthread_mutex_lock(&p->lock);

@@ -27,6 +27,12 @@ static void set_phase(struct firn_inject_journal *j, enum firn_inject_phase phas
 	__atomic_store_n(&j->phase, (uint32_t)phase, __ATOMIC_SEQ_CST);
 }
 
+/* By which thread the target's memory is reached: its main thread may have exited. */
+static pid_t handle(const struct firn_stop *stop)
+{
+	return stop->threads[0].tid;
+}
+
 static int get_mask(pid_t tid, uint64_t *mask)
 {
 	return (int)firn_sys.ptrace(PTRACE_GETSIGMASK, tid, (void *)8, mask);
@@ -194,7 +200,7 @@ static int parked_call(struct firn_inject *i, const struct firn_call *call, enum
 
 	if (firn_arch_get_regs(i->tid, &j->regs) || get_mask(i->tid, &j->sigmask) < 0)
 		return -ESRCH;
-	abort_sequence(i->stop->pid, i->tid, &j->regs);
+	abort_sequence(handle(i->stop), i->tid, &j->regs);
 	j->tid = i->tid;
 	set_phase(j, FIRN_INJECT_PARKED);
 	regs = j->regs;
@@ -263,7 +269,7 @@ int firn_inject_open(struct firn_inject *i, struct firn_stop *stop, struct firn_
 	i->j = j;
 	i->called = false;
 	i->tid = stop->threads[0].tid;
-	err = find_places(stop->pid, &j->cave, &j->scratch);
+	err = find_places(handle(stop), &j->cave, &j->scratch);
 	if (err)
 		return firn_err_set(e, FIRN_EXIT_REFUSED, -err, "no-cave",
 				    "process %d has no room for the injected code: it cannot be frozen", stop->pid);
@@ -300,7 +306,7 @@ int firn_inject_write(struct firn_inject *i, uint32_t offset, const void *buf, s
 {
 	struct iovec local = { (void *)buf, len };
 	struct iovec remote = { (void *)(uintptr_t)(i->j->scratch + offset), len };
-	long n = firn_sys.process_vm_writev(i->stop->pid, &local, 1, &remote, 1);
+	long n = firn_sys.process_vm_writev(handle(i->stop), &local, 1, &remote, 1);
 
 	return n == (long)len ? 0 : n < 0 ? (int)n : -EFAULT;
 }
@@ -309,7 +315,7 @@ int firn_inject_read(struct firn_inject *i, uint32_t offset, void *buf, size_t l
 {
 	struct iovec local = { buf, len };
 	struct iovec remote = { (void *)(uintptr_t)(i->j->scratch + offset), len };
-	long n = firn_sys.process_vm_readv(i->stop->pid, &local, 1, &remote, 1);
+	long n = firn_sys.process_vm_readv(handle(i->stop), &local, 1, &remote, 1);
 
 	return n == (long)len ? 0 : n < 0 ? (int)n : -EFAULT;
 }
@@ -320,7 +326,7 @@ int firn_inject_begin(struct firn_inject *i, pid_t tid)
 
 	if (firn_arch_get_regs(tid, &i->saved) || get_mask(tid, &i->saved_mask) < 0)
 		return -ESRCH;
-	abort_sequence(i->stop->pid, tid, &i->saved);
+	abort_sequence(handle(i->stop), tid, &i->saved);
 	used = firn_arch_build_frame(tid, &i->saved, i->saved_mask, i->frame, sizeof(i->frame),
 				     i->j->scratch + FIRN_SCRATCH_FRAME, &i->frame_sp);
 	if (used < 0)
@@ -463,10 +469,10 @@ int firn_inject_take_over(struct firn_inject *i, struct firn_stop *stop, struct 
 					return wedged(i, -ESRCH, e);
 			}
 		}
-		set_phase(j, mapped(stop->pid, j->scratch, FIRN_SCRATCH_BYTES) ? FIRN_INJECT_SCRATCH :
+		set_phase(j, mapped(handle(stop), j->scratch, FIRN_SCRATCH_BYTES) ? FIRN_INJECT_SCRATCH :
 										 FIRN_INJECT_CAVE);
 	}
-	if (j->phase == FIRN_INJECT_SCRATCH && mapped(stop->pid, j->scratch, FIRN_SCRATCH_BYTES))
+	if (j->phase == FIRN_INJECT_SCRATCH && mapped(handle(stop), j->scratch, FIRN_SCRATCH_BYTES))
 		return 1;
 	if (j->phase != FIRN_INJECT_NONE)
 		err = empty_cave(i);

@@ -117,6 +117,26 @@ int firn_proc_read(pid_t pid, struct firn_proc *ret)
 	return err < 0 ? -ESRCH : 0;
 }
 
+static int first_live(void *arg, long number)
+{
+	struct firn_proc p;
+
+	if (parse_stat((pid_t)number, &p) || p.state == 'Z' || p.state == 'X')
+		return 0;
+	*(pid_t *)arg = (pid_t)number;
+	return 1;
+}
+
+pid_t firn_proc_live_thread(pid_t pid)
+{
+	pid_t live = pid;
+	char dir[64];
+
+	snprintf(dir, sizeof(dir), "/proc/%d/task", pid);
+	firn_sys_each_number(dir, first_live, &live);
+	return live;
+}
+
 int firn_proc_seccomp(pid_t pid, pid_t tid)
 {
 	char path[64], buf[4096], *p;

@@ -31,6 +31,10 @@ struct firn_proc {
 /* Fill @ret for @pid.  Returns 0, -ESRCH (no such process), or -errno. */
 int firn_proc_read(pid_t pid, struct firn_proc *ret);
 
+/* A thread of @pid that has not exited: a main thread that has no longer shows the process's memory and
+ * descriptors in /proc.  @pid where there is none. */
+pid_t firn_proc_live_thread(pid_t pid);
+
 /* The seccomp mode of thread @tid: 0 none, 1 strict, 2 filter.  -ESRCH where it cannot be read. */
 int firn_proc_seccomp(pid_t pid, pid_t tid);
 
