@@ -90,8 +90,9 @@ def anon_kib(pid):
 class Process:
     """A process by pidfd: never confused with another of the same number."""
 
-    def __init__(self, pid):
+    def __init__(self, pid, ours=True):
         self.pid = pid
+        self.ours = ours        # to be reaped here; a Popen reaps its own
         self.start = start_time(pid)
         self.fd = os.pidfd_open(pid)
 
@@ -110,6 +111,8 @@ class Process:
         self.reap()
 
     def reap(self):
+        if not self.ours:
+            return
         try:
             os.waitpid(self.pid, os.WNOHANG)
         except ChildProcessError:
@@ -341,7 +344,7 @@ class Victim:
         self.argv = [*user_args(user), *(argv or [os.path.join(VICTIMS, name), *map(str, args)])]
         self.proc = subprocess.Popen(self.argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self.err,
                                      bufsize=0, env=env)
-        self.process = Process(self.proc.pid)
+        self.process = Process(self.proc.pid, ours=False)
         self.pid = self.proc.pid
         self.buffer = b""
         self.ready_line = None

@@ -3,6 +3,7 @@
 import os
 import random
 import shutil
+import signal
 import socket
 import subprocess
 import time
@@ -174,7 +175,6 @@ def test_traced(firn, victims, still):
     assert before == str(tracer.pid)
     refused(firn.run("freeze", still.pid), REFUSED)
     assert harness.status_of(still.pid)["TracerPid"] == before
-    still.cmd("verify")
     tracer.stop()
     untouched(firn, still)
 
@@ -246,14 +246,13 @@ def small_store(firn):
 
 def test_store_full(firn, still, small_store):
     small_store(6)
-    before = os.statvfs(os.environ.get("X", firn.env["FIRN_STATE_DIR"])).f_bavail
+    before = os.statvfs(firn.env["FIRN_STATE_DIR"]).f_bavail
     line = refused(firn.run("freeze", still.pid), STORE)
     assert "space" in line.lower() or "full" in line.lower(), line
     untouched(firn, still)
     assert firn.packs() == []
     after = os.statvfs(firn.env["FIRN_STATE_DIR"]).f_bavail
     assert before - after < 40, "the space did not come back"
-    # There is room for a smaller one.
 
 
 def test_store_full_at_the_second_slice(firn, victims, small_store):
@@ -261,13 +260,13 @@ def test_store_full_at_the_second_slice(firn, victims, small_store):
     small_store(200)
     v = victims("heap", "--mib", 600)
     settle(v.pid)
-    snap = snapshot(v.pid)
+    snap = snapshot(v.pid, calls=False)
     result = firn.run("freeze", v.pid)
     assert result.code == STORE, result
     result.one_line_error()
     v.cmd("verify")
     firn.thaw_all()
-    assert_same(snap, v.pid)
+    assert_same(snap, v.pid, calls=False)
     v.cmd("verify")
     assert_no_trace(firn, v.pid)
 
@@ -290,11 +289,8 @@ def test_store_cannot_be_made(firn, still):
 
 def test_store_read_only(firn, still):
     """Not writable even for root: mounted read-only, in a mount namespace of the agent's own."""
-    script = 'mount --bind "$1" "$1" && mount -o remount,ro,bind "$1" && exec "$0"'
     os.mkdir(firn.store)
-    result = firn.start(check=False, prefix=["unshare", "-m", "sh", "-c", f"exec \"$@\"", "sh", "sh", "-c", script,
-                                             harness.FIRND, firn.state] if False else
-                        ["unshare", "-m", "sh", "-c", 'mount --bind "$1" "$1" && mount -o remount,ro,bind "$1" && '
+    result = firn.start(check=False, prefix=["unshare", "-m", "sh", "-c", 'mount --bind "$1" "$1" && mount -o remount,ro,bind "$1" && '
                          'shift && exec "$@"', "sh", firn.state], FIRN_LOG=os.path.join(firn.runtime, "log"))
     if result.code == 0:
         result = firn.run("freeze", still.pid)
@@ -533,8 +529,14 @@ def test_pack_truncated(firn, victims):
     firn.evict(v.pid)
     path = firn.packs()[0]
     os.truncate(path, os.path.getsize(path) // 2 // 4096 * 4096)
-    words = v.cmd("verify-bus", timeout=60).split()
-    assert int(words[2]) > 0
+    # What is lost may be its own stack or its library's data: then SIGBUS ends it.  Wrong pages do not.
+    v.send("verify-bus")
+    try:
+        line = v.line(60)
+    except AssertionError:
+        assert v.proc.wait(20) == -signal.SIGBUS, v.errors()
+        return
+    assert line.startswith("ok") and int(line.split()[3]) > 0, line
     result = firn.run("thaw", v.pid)
     assert result.code == LOST, result
 

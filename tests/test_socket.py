@@ -93,7 +93,8 @@ def test_bad_parameters(agent, parameters):
     b"\0", b"\0\0\0\0", b"{}\0", b"[]\0", b"null\0", b"3\0", b'"x"\0', b"{\0", b"GET / HTTP/1.0\r\n\r\n\0",
     b'{"method":3}\0', b'{"method":null,"parameters":{}}\0', b'{"method":"org.firn.Agent.Ping","parameters":[]}\0',
     b'{"method":"org.firn.Agent.Ping","parameters":3}\0', b"\xff\xfe\xfd\0", b'{"method":"\xff"}\0',
-    b"[" * 100000 + b"\0", b'{"a":' * 5000 + b"1" + b"}" * 5000 + b"\0", b"x" * (4 << 20), b'{"method":"org.firn.Ag'])
+    b"[" * 100000 + b"\0", b'{"a":' * 5000 + b"1" + b"}" * 5000 + b"\0", b"x" * (4 << 20), b'{"method":"org.firn.Ag'],
+    ids=lambda data: f"{data[:12]!r}-{len(data)}".replace("\\", "_").replace("[", "(").replace("]", ")"))
 def test_nonsense(agent, data):
     c = Client(agent)
     try:
