@@ -9,6 +9,7 @@ import os
 import pathlib
 import re
 import shutil
+import signal
 import struct
 import subprocess
 import time
@@ -163,7 +164,8 @@ class Zram(Swap):
         """The device that a benchmark which was killed left behind."""
         name, *added = mark.read_text().split()
         zram = cls.__new__(cls)
-        zram.mark, zram.block, zram.where = mark, pathlib.Path("/sys/block") / name, pathlib.Path("/dev") / name
+        zram.mark = mark
+        zram.block, zram.where = pathlib.Path("/sys/block") / name, pathlib.Path("/dev") / name
         zram.added = int(added[0]) if added else None
         return zram
 
@@ -289,6 +291,25 @@ def drop_caches():
     write("/proc/sys/vm/drop_caches", "1")
 
 
+def start_time(pid):
+    try:
+        return read(f"/proc/{pid}/stat").rsplit(")", 1)[1].split()[19]
+    except OSError:
+        return None
+
+
+def agent_pids(runtime):
+    """[(pid, start time)] of the agent and the keeper of a runtime directory."""
+    found = []
+    for name in ("agent.pid", "keeper.pid"):
+        try:
+            pid, started = (runtime / name).read_text().split()
+        except (OSError, ValueError):
+            continue
+        found.append((int(pid), started))
+    return found
+
+
 def sweep_stale(*parents):
     """What a benchmark that was killed outright left behind: swap areas off, devices reset, files away."""
     for path in (p for parent in parents for p in parent.glob("firn-bench-*-*")):
@@ -299,6 +320,9 @@ def sweep_stale(*parents):
             tool("swapoff", str(path / "swap"))
         if (path / "zram").exists():
             Zram.stale(path / "zram").close()
+        for pid, started in agent_pids(path):
+            if start_time(pid) == started:
+                os.kill(pid, signal.SIGKILL)
         shutil.rmtree(path, ignore_errors=True)
         for group in pathlib.Path("/sys/fs/cgroup").glob(f"**/firn-bench-{found[1]}"):
             try:

@@ -219,21 +219,14 @@ class Firn(Peer):
             self.agent.run("thaw", victim.pid)
 
 
-def start_time(pid):
-    try:
-        return host.read(f"/proc/{pid}/stat").rsplit(")", 1)[1].split()[19]
-    except OSError:
-        return None
-
-
 class Agent:
     """A firnd of our own, with directories of our own."""
 
     def __init__(self, build, runtime, state):
         self.firn, self.runtime = build / "firn", runtime
         self.environment = {**os.environ, "FIRN_RUNTIME_DIR": str(runtime), "FIRN_STATE_DIR": str(state)}
-        done = subprocess.run([str(build / "firnd"), "--idle-exit", "900"], env=self.environment, capture_output=True, text=True,
-                              check=False, timeout=30)
+        done = subprocess.run([str(build / "firnd"), "--idle-exit", "900"], env=self.environment,
+                              capture_output=True, text=True, check=False, timeout=30)
         if done.returncode != 0:
             self.close()
             raise Trouble(f"firnd does not start: {done.stderr.strip()}")
@@ -274,14 +267,7 @@ class Agent:
         return self.shared_bytes() - self.idle_link_bytes
 
     def pids(self):
-        found = []
-        for name in ("agent.pid", "keeper.pid"):
-            try:
-                pid, started = (self.runtime / name).read_text().split()
-            except (OSError, ValueError):
-                continue
-            found.append((int(pid), started))
-        return found
+        return host.agent_pids(self.runtime)
 
     def resident(self):
         """(all, anonymous) resident bytes of the agent."""
@@ -306,7 +292,7 @@ class Agent:
             pass
         deadline = time.monotonic() + 5
         for pid, started in processes:
-            while start_time(pid) == started and time.monotonic() < deadline:
+            while host.start_time(pid) == started and time.monotonic() < deadline:
                 time.sleep(0.02)
-            if start_time(pid) == started:
+            if host.start_time(pid) == started:
                 os.kill(pid, signal.SIGKILL)

@@ -23,9 +23,9 @@ class Redis:
         self.log = directory / "redis.log"
         with self.log.open("wb") as log:
             self.process = subprocess.Popen(
-                ["redis-server", "--port", str(port), "--bind", "127.0.0.1", "--dir", str(directory), "--save", "",
-                 "--appendonly", "no", "--daemonize", "no"], stdin=subprocess.DEVNULL, stdout=log, stderr=log,
-                preexec_fn=host.die_with_parent)
+                ["redis-server", "--port", str(port), "--bind", "127.0.0.1", "--dir", str(directory),
+                 "--save", "", "--appendonly", "no", "--daemonize", "no"],
+                stdin=subprocess.DEVNULL, stdout=log, stderr=log, preexec_fn=host.die_with_parent)
         self.pid, self.connection = self.process.pid, None
         try:
             cgroup.add(self.pid)

@@ -116,8 +116,9 @@ class Results:
         print("  thaw: " + ", ".join(cells))
 
     def print_redis(self):
-        rows = [[p.name, spread(self.of(p.key, "evict_s", "redis")), spread(self.of(p.key, "first_s", "redis"), 1000),
-                 spread(self.of(p.key, "pass_s", "redis"))] for p in self.peers if self.of(p.key, "pass_s", "redis")]
+        rows = [[p.name, spread(self.of(p.key, "evict_s", "redis")),
+                 spread(self.of(p.key, "first_s", "redis"), 1000), spread(self.of(p.key, "pass_s", "redis"))]
+                for p in self.peers if self.of(p.key, "pass_s", "redis")]
         if rows:
             table("redis-server, 1.1 GB: seconds (100 GETs: milliseconds), median (min..max)",
                   ["", "evict", "100 GETs from asking, ms", "the next 20,000"], rows)
@@ -148,9 +149,12 @@ class Results:
                 rows.append(self.judge(f"all back, {text}: time / {name}", most,
                                        lambda k, o=others: self.ratios(k, o, "back_s", order)))
         rows += [
-            self.judge("redis, 100 GETs: time / faulting", 1.0, lambda k: self.ratios(k, fault, "first_s", "redis")),
-            self.judge("redis, next 20,000: time / faulting", 0.15, lambda k: self.ratios(k, fault, "pass_s", "redis")),
-            self.judge("redis, next 20,000: time / WILLNEED", 0.5, lambda k: self.ratios(k, willneed, "pass_s", "redis")),
+            self.judge("redis, 100 GETs: time / faulting", 1.0,
+                       lambda k: self.ratios(k, fault, "first_s", "redis")),
+            self.judge("redis, next 20,000: time / faulting", 0.15,
+                       lambda k: self.ratios(k, fault, "pass_s", "redis")),
+            self.judge("redis, next 20,000: time / WILLNEED", 0.5,
+                       lambda k: self.ratios(k, willneed, "pass_s", "redis")),
         ]
         rows += self.stream_verdicts(disk)
         rows.append(self.judge("link metadata, % of what is evicted", 0.2, lambda k: [
@@ -161,18 +165,20 @@ class Results:
         return rows
 
     def stream_verdicts(self, disk):
-        """The stream's rate; and requests and calls over what they may be at most: where no fault disturbs it."""
+        """The stream's rate; requests and calls above what they may be: where no fault disturbs it."""
         def records(key):
             return [r for r in self.records if r["peer"] == key == WAYS[0][0] and r["order"] in ORDERS
                     and r.get("pack_bytes")]
 
         def over_requests(r, what):
-            return r[f"{what}_requests"] - (-(-r["pack_bytes"] // disk.max_request_bytes) + r.get("extents", 1) + 8)
+            least = -(-r["pack_bytes"] // disk.max_request_bytes)
+            return r[f"{what}_requests"] - (least + r.get("extents", 1) + 8)
 
         def over_calls(r, what):
             return r.get(f"{what}_calls", 0) - max(1, -(-r["pack_bytes"] // (8 * MIB)))
         rows = [self.judge("thaw: the disk's sequential rate / the rate of stored bytes", 1.25, lambda k: [
-            r["probe_rate"] * r["thaw_whole_ms"] / 1000 / r["pack_bytes"] for r in records(k) if r.get("thaw_whole_ms")])]
+            r["probe_rate"] * r["thaw_whole_ms"] / 1000 / r["pack_bytes"] for r in records(k)
+            if r.get("thaw_whole_ms")])]
         for what, name in (("write", "evict"), ("read", "thaw")):
             rows.append(self.judge(f"{name}: {what} requests of the disk, above the limit", 0,
                                    lambda k, w=what: [over_requests(r, w) for r in records(k)]))

@@ -1,15 +1,15 @@
 // SPDX-License-Identifier: MIT
 /* The process that the benchmarks page out and back in.
  *
- * Owns one private anonymous mapping, filled from a seed alone: the first half of every page is random
- * bytes, the other half repeats one word of that page, so every page is half compressible and none is
- * zero, same-filled or another one's duplicate.  It keeps no copy and no table of its pages (the random
- * order is a computed permutation): next to nothing but the mapping itself is paged out.
+ * Owns one private anonymous mapping, filled deterministically: the first half of every page is
+ * random bytes, the other half repeats one word of that page, so every page is half compressible
+ * and none is zero, same-filled or another one's duplicate.  It keeps no copy and no table of its
+ * pages (the random order is a computed permutation): next to nothing but the mapping is paged out.
  *
  *   victim BYTES         serve commands, one a line, from standard input; one line answers each:
  *     fill               "fill NS SUM"
- *     order|random|one   "order|random|one NS SUM": touch (read) all pages in order, all in a fixed shuffled
- *                        order, or the page in the middle; SUM is the sum of the words read
+ *     order|random|one   "order|random|one NS SUM": touch (read) all pages in order, all in a
+ *                        fixed shuffled order, or the page in the middle; SUM: of the words read
  *     verify             "verify NS WRONG": pages whose bytes are not what fill wrote
  *                        It says "ready ADDRESS BYTES" first and ends with its standard input.
  *   victim warm BYTES    touch that much memory once, give it back, and end.
@@ -150,7 +150,8 @@ static bool obey(const char *command)
 	} else {
 		return false;
 	}
-	length = snprintf(line, sizeof(line), "%s %" PRIu64 " %" PRIu64 "\n", command, now_ns() - start, answer);
+	length = snprintf(line, sizeof(line), "%s %" PRIu64 " %" PRIu64 "\n", command,
+			  now_ns() - start, answer);
 	say(line, (size_t)length);
 	return true;
 }
