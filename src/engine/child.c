@@ -151,7 +151,29 @@ static bool grown(struct firn_armed *a, uint64_t address, struct firn_span *ret)
 	return found;
 }
 
-const struct firn_pager_ops firn_engine_pager_ops = { forked, grown };
+static int watched_now(struct firn_armed *a, struct firn_span span, struct firn_span *ret)
+{
+	struct firn_target *t = a->owner;
+	struct firn_vmas v;
+	struct firn_vma m;
+	bool found = false;
+	int r;
+
+	if (!t->pid)
+		return 0;
+	r = firn_vmas_open(&v, firn_proc_live_thread(t->pid), true);
+	if (r)
+		return r == -ENOENT || r == -ESRCH ? 0 : r;
+	while (!found && (r = firn_vmas_next(&v, &m)) > 0) {
+		ret->start = firn_max_u64(m.start, span.start);
+		ret->end = firn_min_u64(m.end, span.end);
+		found = m.uffd && ret->start < ret->end;
+	}
+	firn_vmas_close(&v);
+	return found ? 1 : 0;
+}
+
+const struct firn_pager_ops firn_engine_pager_ops = { forked, grown, watched_now };
 
 struct search {
 	struct firn_engine *en;

@@ -19,6 +19,7 @@
 #define AGAIN_PAUSE_NS 20000u
 #define AGAIN_GIVE_UP_NS (30ull * 1000000000u)
 #define THREAD_STACK (256u << 10)
+#define MOVE_MEMORY_NS (5ull * 1000000000u)
 
 struct slot {
 	struct firn_armed *armed;
@@ -55,6 +56,54 @@ static const struct {
 	{ UFFD_EVENT_FORK, FIRN_POINT_EV_FORK },
 };
 
+/* Was something moved to where @span is, just now? */
+static bool moved_there(const struct firn_armed *a, struct firn_span span)
+{
+	uint64_t now = firn_sys.clock_ns();
+
+	for (size_t k = 0; k < FIRN_MOVES; k++)
+		if (a->moved[k].to.start < span.end && a->moved[k].to.end > span.start &&
+		    now - a->moved[k].at_ns < MOVE_MEMORY_NS)
+			return true;
+	return false;
+}
+
+static int moved(struct firn_armed *a, const struct uffd_msg *m, uint64_t seq)
+{
+	unsigned int k = a->moves++ % FIRN_MOVES;
+
+	a->moved[k].to.start = m->arg.remap.to;
+	a->moved[k].to.end = m->arg.remap.to + m->arg.remap.len;
+	a->moved[k].at_ns = firn_sys.clock_ns();
+	return firn_link_moved(&a->link, seq, m->arg.remap.from, m->arg.remap.to, m->arg.remap.len);
+}
+
+/*
+ * munmap reports when it is done: meanwhile another thread's mremap may have moved something to that very
+ * place, and reported it.  So where something was moved just now, what is watched there stays.
+ */
+static int unmapped(struct firn_pager *p, struct firn_armed *a, struct firn_span span, uint64_t seq)
+{
+	struct firn_span left = span, stays;
+	int err = 0;
+
+	if (!moved_there(a, span))
+		return firn_link_unmapped(&a->link, seq, span);
+	while (left.start < left.end && !err) {
+		struct firn_span cut = left;
+		int r = p->ops->watched_now(a, left, &stays);
+
+		if (r < 0)
+			return r;
+		if (r)
+			cut.end = stays.start;
+		if (cut.start < cut.end)
+			err = firn_link_forget(&a->link, cut);
+		left.start = r ? stays.end : left.end;
+	}
+	return err;
+}
+
 /* One layout event, by its sequence number.  Layout lock held exclusively. */
 static void apply(struct firn_pager *p, struct firn_armed *a, const struct uffd_msg *m, uint64_t seq)
 {
@@ -67,10 +116,10 @@ static void apply(struct firn_pager *p, struct firn_armed *a, const struct uffd_
 			firn_link_removed(&a->link, span);
 		break;
 	case UFFD_EVENT_UNMAP:
-		err = firn_link_unmapped(&a->link, seq, span);
+		err = unmapped(p, a, span, seq);
 		break;
 	case UFFD_EVENT_REMAP:
-		err = firn_link_moved(&a->link, seq, m->arg.remap.from, m->arg.remap.to, m->arg.remap.len);
+		err = moved(a, m, seq);
 		break;
 	case UFFD_EVENT_FORK:
 		err = p->ops->forked(a, (int)m->arg.fork.ufd, seq);

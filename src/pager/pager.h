@@ -23,6 +23,9 @@ struct firn_pager_ops {
 	/* A mapping grew in place and an address past what we watched faulted.  True with the mapping
 	 * in *@ret where it belongs to a watched one.  Layout lock held exclusively. */
 	bool (*grown)(struct firn_armed *a, uint64_t address, struct firn_span *ret);
+	/* The first part of @span that is mapped and watched at this moment.  Returns 1 with *@ret, 0 for
+	 * none, or -errno.  Layout lock held exclusively. */
+	int (*watched_now)(struct firn_armed *a, struct firn_span span, struct firn_span *ret);
 };
 
 /* Start the threads.  @key as in firn_block_reader_open.  Returns 0, or -errno. */

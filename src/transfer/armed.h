@@ -21,6 +21,7 @@
 #include "transfer/packfile.h"
 #include "transfer/uffd.h"
 
+#define FIRN_MOVES 16u               /* moves remembered: see unmapped() in pager.c */
 #define FIRN_DROP_SPANS 1024u        /* of one process_madvise: UIO_MAXIOV */
 
 /* In shared memory: what a successor must know of a drop, and the events read. */
@@ -44,6 +45,11 @@ struct firn_armed {
 	pthread_rwlock_t layout;
 	atomic_uint faults_waiting;  /* streams give way while it is not zero */
 	atomic_bool gone;            /* the address space has ended */
+	struct {
+		struct firn_span to;
+		uint64_t at_ns;
+	} moved[FIRN_MOVES];         /* the newest moves; the pager's, under the layout lock */
+	unsigned int moves;
 	void *owner;                 /* the engine's target; not looked at here */
 };
 
