@@ -21,6 +21,7 @@
 #include "sys/sys.h"
 
 #define PAGE 4096
+#define SETTLE_TRIES 5000            /* milliseconds */
 
 pid_t firn_pid_file_read(const char *dir, const char *name)
 {
@@ -122,16 +123,58 @@ static int make_key(struct firn_keeper *k)
 
 _Noreturn static void keep(const struct firn_keeper *k)
 {
-	sigset_t all;
+	sigset_t all, settle;
 
 	sigfillset(&all);
 	sigprocmask(SIG_SETMASK, &all, NULL);
+	/* Until everything is taken over, the old keeper is the one that counts: this one ends with its agent. */
+	prctl(PR_SET_PDEATHSIG, SIGKILL);
 	prctl(PR_SET_NAME, FIRN_KEEPER_COMM);
 	prctl(PR_SET_DUMPABLE, 0);
 	setsid();
 	mlock(k->key, PAGE);
+	sigemptyset(&settle);
+	sigaddset(&settle, SIGUSR1);
+	while (sigwaitinfo(&settle, NULL) < 0)
+		;
+	prctl(PR_SET_PDEATHSIG, 0);
+	__atomic_store_n(&k->key->settled, (int32_t)syscall(SYS_getpid), __ATOMIC_SEQ_CST);
 	for (;;)
 		sigsuspend(&all);
+}
+
+/* The keeper's process, from whichever thread.  Returns its pid, or -errno. */
+static long spawn(const struct firn_keeper *k)
+{
+	long pid = syscall(SYS_clone, CLONE_FILES | SIGCHLD, 0, 0, 0, 0);
+	char path[64];
+	int fd;
+
+	if (pid < 0)
+		return -errno;
+	if (pid == 0)
+		keep(k);
+	/* Its end would be the targets' loss: last to be chosen when memory runs out. */
+	snprintf(path, sizeof(path), "/proc/%ld/oom_score_adj", pid);
+	fd = open(path, O_WRONLY | O_CLOEXEC);
+	if (fd >= 0) {
+		if (write(fd, "-1000", 5) < 0)
+			errno = 0;      /* not permitted here; the agent says so of itself */
+		close(fd);
+	}
+	return pid;
+}
+
+static void end_retired(struct firn_keeper *k)
+{
+	char path[64], comm[32];
+
+	if (!k->key->retiring || k->key->retiring == k->old)
+		return;
+	snprintf(path, sizeof(path), "/proc/%d/comm", k->key->retiring);
+	if (firn_sys_read_file(path, comm, sizeof(comm)) > 0 && !strcmp(comm, FIRN_KEEPER_COMM "\n"))
+		firn_sys.kill(k->key->retiring, SIGKILL);
+	k->key->retiring = 0;
 }
 
 int firn_keeper_start(struct firn_keeper *k, const char *dir, struct firn_err *e)
@@ -150,13 +193,27 @@ int firn_keeper_start(struct firn_keeper *k, const char *dir, struct firn_err *e
 	if (err)
 		return firn_err_set(e, FIRN_EXIT_FAILED, -err, "key", "a key for the packs cannot be made: %s", strerror(-err));
 	mlock(k->key, PAGE);
-	pid = syscall(SYS_clone, CLONE_FILES | SIGCHLD, 0, 0, 0, 0);
+	/* One that an agent replaced, and died before it could end it. */
+	end_retired(k);
+	pid = spawn(k);
 	if (pid < 0)
-		return firn_err_set(e, FIRN_EXIT_FAILED, errno, "keeper", "the keeper cannot be started: %s", strerror(errno));
-	if (pid == 0)
-		keep(k);
+		return firn_err_set(e, FIRN_EXIT_FAILED, (int)-pid, "keeper", "the keeper cannot be started: %s",
+				    strerror((int)-pid));
 	k->pid = (pid_t)pid;
 	return 0;
+}
+
+bool firn_keeper_replace(struct firn_keeper *k)
+{
+	long pid;
+
+	if (waitpid(k->pid, NULL, WNOHANG) == 0)
+		return false;
+	pid = spawn(k);
+	if (pid < 0)
+		return false;           /* at the next tick, again */
+	k->pid = (pid_t)pid;
+	return true;
 }
 
 int firn_keeper_settle(struct firn_keeper *k, const char *dir)
@@ -168,12 +225,20 @@ int firn_keeper_settle(struct firn_keeper *k, const char *dir)
 	err = firn_proc_start_time(k->pid, &start);
 	if (err)
 		return err;
+	/* From here on it outlives us; the old one may end only then. */
+	for (int tries = 0; __atomic_load_n(&k->key->settled, __ATOMIC_SEQ_CST) != k->pid; tries++) {
+		if (tries == SETTLE_TRIES || firn_sys.kill(k->pid, SIGUSR1))
+			return -ETIMEDOUT;
+		firn_sys.sleep_ns(1000000);
+	}
+	k->key->retiring = k->old;
 	snprintf(text, sizeof(text), "%d %llu %d\n", k->pid, (unsigned long long)start, k->key_fd);
 	/* One file, replaced at once: keeper and key belong together. */
 	err = write_file(dir, FIRN_KEEPER_PID_NAME, text);
 	if (!err && k->old) {
 		firn_sys.kill(k->old, SIGKILL);
 		k->old = 0;
+		k->key->retiring = 0;
 	}
 	return err;
 }

@@ -18,6 +18,8 @@ struct firn_key_page {
 	uint64_t magic;
 	uint64_t generation;         /* of the newest pack made under this key */
 	uint8_t key[32];
+	int32_t settled;             /* the newest keeper that no longer dies with its agent */
+	int32_t retiring;            /* a keeper that was replaced and may still be there */
 };
 
 struct firn_keeper {
@@ -35,6 +37,10 @@ int firn_keeper_start(struct firn_keeper *k, const char *runtime_dir, struct fir
 
 /* Everything is taken over: note the new keeper in @runtime_dir and end the old one. */
 int firn_keeper_settle(struct firn_keeper *k, const char *runtime_dir);
+
+/* Is it still there?  If not, start another in its place (then true is returned, and k->pid is new).  The
+ * caller has the engine note it and settles.  Main thread. */
+bool firn_keeper_replace(struct firn_keeper *k);
 
 /* Nothing is frozen any more: end it. */
 void firn_keeper_end(struct firn_keeper *k, const char *runtime_dir);

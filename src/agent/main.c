@@ -4,6 +4,7 @@
  */
 #include <errno.h>
 #include <fcntl.h>
+#include <poll.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -13,6 +14,7 @@
 #include <sys/prctl.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <sys/un.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -263,10 +265,16 @@ static void detach(const struct places *p)
 /* Wait for the child's word; its error line comes through the same pipe. */
 static int await(pid_t child, int from)
 {
+	/* Not only for the pipe's end: a keeper has the pipe too, and outlives the agent. */
+	struct pollfd p[2] = { { from, POLLIN, 0 }, { (int)syscall(SYS_pidfd_open, child, 0), POLLIN, 0 } };
 	char buf[512];
-	ssize_t n = read(from, buf, sizeof(buf) - 1);
+	ssize_t n = 0;
 	int status = 0;
 
+	while (poll(p, 2, -1) < 0 && errno == EINTR)
+		;
+	if (poll(p, 1, 0) > 0 && (p[0].revents & POLLIN))
+		n = read(from, buf, sizeof(buf) - 1);
 	if (n == 1 && !buf[0])
 		return FIRN_EXIT_OK;
 	waitpid(child, &status, 0);
@@ -297,6 +305,8 @@ int main(int argc, char **argv)
 			break;
 		}
 	}
+	/* Nor may the keeper hold what our caller happened to have open. */
+	syscall(SYS_close_range, 3u, ~0u, 0u);
 	code = parse(argc, argv, &o);
 	if (code)
 		return code;

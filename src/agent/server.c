@@ -582,6 +582,12 @@ int firn_server_run(const struct firn_server_config *config)
 			if (c->closing)
 				close_connection(&s, c);
 		}
+		if (firn_keeper_replace(config->keeper)) {
+			firn_engine_set_keeper(config->engine, config->keeper->pid);
+			err = firn_keeper_settle(config->keeper, config->runtime_dir);
+			firn_log("the keeper ended: process %d takes its place%s%s", config->keeper->pid,
+				 err ? "; its file cannot be written: " : "", err ? strerror(-err) : "");
+		}
 		if (may_end(&s, firn_engine_reap(config->engine)))
 			break;
 	}

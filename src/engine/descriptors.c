@@ -221,7 +221,8 @@ int firn_uffd_enter(struct firn_engine *en, struct firn_target *t, struct firn_i
 bad:
 	err = err ? err : -ENOTRECOVERABLE;
 	failed(e, t->pid, "an injected call", err);
-	goto out;
+	if (err == -ESRCH || err == -ENOTRECOVERABLE)
+		goto out;
 undo:
 	close_there(i, s.pair[0]);
 	close_there(i, s.pair[1]);

@@ -91,6 +91,9 @@ void firn_engine_close(struct firn_engine *en);
  */
 int firn_engine_recover(struct firn_engine *en);
 
+/* Another keeper shares our descriptors now: note it with every target.  Main thread. */
+void firn_engine_set_keeper(struct firn_engine *en, pid_t keeper);
+
 struct firn_evict_options {
 	bool freeze;                 /* leave it stopped */
 	bool dry_run;                /* plan only */

@@ -15,6 +15,7 @@
 #include <sys/prctl.h>
 #include <sys/syscall.h>
 #include <time.h>
+#include <unistd.h>
 
 #include "base/fd.h"
 #include "base/log.h"
@@ -633,6 +634,9 @@ static int write_slice(struct job *j, bool last)
 
 	memcpy(target.comm, j->t->image->comm, sizeof(target.comm));
 	err = last ? firn_builder_finish(j->builder, &index, &m->bytes) : firn_builder_end_slice(j->builder);
+	/* Through the page cache, writing can fail later: not after the drop. */
+	if (!err && j->pack->buffered && fdatasync(j->pack->file.fd))
+		err = -errno;
 	if (err)
 		return store_failed(j, err);
 	firn_builder_get_stats(j->builder, &stats);
@@ -814,16 +818,22 @@ static int take(struct job *j)
 		return firn_err_set(j->e, FIRN_EXIT_NOT_FOUND, ESRCH, "gone", "process %d ended meanwhile: nothing to do",
 				    j->t->pid);
 	}
-	err = check_threads(j);
+	err = firn_plan_hazards(j->t->pid, j->e);
+	if (!err)
+		err = check_threads(j);
 	if (!err)
 		err = firn_inject_open(&j->inject, &j->stop, &image->inject, j->e);
+	if (err == -ENOTRECOVERABLE)
+		goto out;
 	if (err) {
-		if (err != -ENOTRECOVERABLE)
-			firn_stop_resume(&j->stop, false);
+		firn_stop_resume(&j->stop, false);
 		return err;
 	}
 	err = walk(j);
-	if (err && !j->e->code)
+	if (err == -ENOTRECOVERABLE && !j->e->code)
+		firn_err_set(j->e, FIRN_EXIT_LOST, ENOTRECOVERABLE, "wedged",
+			     "process %d could not be put back after an injected call: it is left as it is", j->t->pid);
+	else if (err && !j->e->code)
 		firn_err_set(j->e, FIRN_EXIT_FAILED, -err, "walk", "process %d: its memory cannot be walked (%s): left running",
 			     j->t->pid, strerror(-err));
 	if (!err && !j->total_pages)

@@ -62,16 +62,17 @@ int firn_image_create(struct firn_engine *en, struct firn_target *t, const struc
 		      const struct firn_link_shape *shape, struct firn_err *e)
 {
 	size_t link_at = firn_align_up(sizeof(struct firn_image), en->page_size);
+	uint64_t serial;
 	char name[64];
 	void *mem;
 	int err;
 
 	t->image_bytes = link_at + firn_align_up(firn_link_bytes(shape), en->page_size);
 	pthread_mutex_lock(&en->lock);
-	en->serial++;
-	snprintf(name, sizeof(name), "%d-%llu-%llu" IMAGE_SUFFIX, proc->pid,
-		 (unsigned long long)proc->start_time, (unsigned long long)en->serial);
+	serial = ++en->serial;
 	pthread_mutex_unlock(&en->lock);
+	snprintf(name, sizeof(name), "%d-%llu-%llu" IMAGE_SUFFIX, proc->pid,
+		 (unsigned long long)proc->start_time, (unsigned long long)serial);
 	err = firn_path_join(t->image_path, sizeof(t->image_path), en->config.private_dir, name);
 	if (!err)
 		err = map_file(t->image_path, &t->image_bytes, true, &mem);
@@ -86,7 +87,7 @@ int firn_image_create(struct firn_engine *en, struct firn_target *t, const struc
 	t->image->link_bytes = t->image_bytes - link_at;
 	t->image->pid = proc->pid;
 	t->image->start_time = proc->start_time;
-	t->image->serial = en->serial;
+	t->image->serial = serial;
 	snprintf(t->image->comm, sizeof(t->image->comm), "%s", proc->comm);
 	t->image->target_uffd = -1;
 	t->image->inject.uffd = -1;
@@ -177,29 +178,35 @@ static int pack_paths(struct firn_engine *en, struct firn_pack_ref *p, uint64_t 
 }
 
 /* O_DIRECT keeps the page cache, that is, RAM, out of it; a store that cannot do it still works. */
-static long open_pack(const char *path, int flags)
+static long open_pack(struct firn_pack_ref *p, int flags)
 {
-	long fd = firn_sys.open(path, flags | O_DIRECT, 0600);
+	long fd = firn_sys.open(p->path, flags | O_DIRECT, 0600);
 
-	return fd == -EINVAL ? firn_sys.open(path, flags, 0600) : fd;
+	p->buffered = fd == -EINVAL;
+	/* O_EXCL has made the file before it learned that it cannot be read directly. */
+	return p->buffered ? firn_sys.open(p->path, flags & ~O_EXCL, 0600) : fd;
 }
 
 int firn_pack_ref_create(struct firn_engine *en, struct firn_pack_ref **ret, uint32_t max_blocks,
 			 uint32_t max_fills, struct firn_err *e)
 {
 	struct firn_pack_ref *p = calloc(1, sizeof(*p));
-	uint64_t generation = __atomic_add_fetch(en->config.generation, 1, __ATOMIC_SEQ_CST);
+	uint64_t generation;
 	void *mem;
 	long fd;
 	int err;
 
 	if (!p)
 		return firn_err_set(e, FIRN_EXIT_FAILED, ENOMEM, "no-memory", "no memory for a pack's tables");
-	err = pack_paths(en, p, generation);
-	if (err)
-		goto out;
-	p->memory_bytes = firn_align_up(firn_packfile_memory_bytes(max_blocks, max_fills), en->page_size);
-	err = map_file(p->memory_path, &p->memory_bytes, true, &mem);
+	/* A number that is taken belongs to a pack of an earlier key, which is kept for a reason. */
+	do {
+		generation = __atomic_add_fetch(en->config.generation, 1, __ATOMIC_SEQ_CST);
+		err = pack_paths(en, p, generation);
+		if (err)
+			goto out;
+		p->memory_bytes = firn_align_up(firn_packfile_memory_bytes(max_blocks, max_fills), en->page_size);
+		err = map_file(p->memory_path, &p->memory_bytes, true, &mem);
+	} while (err == -EEXIST);
 	if (err) {
 		firn_err_set(e, FIRN_EXIT_FAILED, -err, "no-state", "pack tables cannot be made in %s: %s",
 			     en->config.private_dir, strerror(-err));
@@ -209,7 +216,7 @@ int firn_pack_ref_create(struct firn_engine *en, struct firn_pack_ref **ret, uin
 	p->file.m->generation = generation;
 	p->file.m->cipher = en->config.cipher;
 	p->file.m->page_size = en->page_size;
-	fd = open_pack(p->path, O_RDWR | O_CREAT | O_EXCL);
+	fd = open_pack(p, O_RDWR | O_CREAT | O_EXCL);
 	if (fd < 0) {
 		err = (int)fd;
 		munmap(mem, p->memory_bytes);
@@ -254,7 +261,7 @@ int firn_pack_ref_open(struct firn_engine *en, struct firn_pack_ref **ret, uint6
 		munmap(mem, p->memory_bytes);
 		goto out;
 	}
-	fd = open_pack(p->path, O_RDWR);
+	fd = open_pack(p, O_RDWR);
 	p->file.fd = (int)fd;           /* a pack that is gone: its pages will be reported lost */
 	p->users = 1;
 	*ret = p;

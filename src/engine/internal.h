@@ -50,6 +50,7 @@ struct firn_pack_ref {
 	struct firn_packfile file;
 	size_t memory_bytes;
 	unsigned int users;             /* under the registry's lock */
+	bool buffered;                  /* the store cannot do O_DIRECT: what is written must be synced */
 	char path[512];                 /* in the store */
 	char memory_path[512];
 };
@@ -132,6 +133,10 @@ struct firn_plan {
 /* May @pid be evicted?  Reads only.  Returns 0, or -errno with *@e. */
 int firn_plan_make(struct firn_engine *en, pid_t pid, const struct firn_evict_options *o, struct firn_plan *ret,
 		   struct firn_err *e);
+
+/* What reaches into the memory of @pid behind its page tables, or shares it: looked for in the plan, and
+ * again once it is stopped.  Returns 0, or -errno with *@e. */
+int firn_plan_hazards(pid_t pid, struct firn_err *e);
 
 /* --- descriptors.c: the userfaultfd's way into the target and out --- */
 

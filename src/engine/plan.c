@@ -80,7 +80,7 @@ static int look_at_fd(void *arg, long fd)
 struct partner {
 	pid_t pid;
 	pid_t found;
-	bool unsure;
+	bool unknown;                   /* this kernel cannot compare */
 };
 
 static int look_at_process(void *arg, long number)
@@ -88,8 +88,12 @@ static int look_at_process(void *arg, long number)
 	struct partner *p = arg;
 	pid_t other = (pid_t)number;
 
-	if (other != p->pid && syscall(SYS_kcmp, p->pid, other, KCMP_VM, 0, 0) == 0)
+	long r = other == p->pid ? 1 : syscall(SYS_kcmp, p->pid, other, KCMP_VM, 0, 0);
+
+	if (r == 0)
 		p->found = other;
+	else if (r < 0 && errno == ENOSYS)
+		p->unknown = true;
 	return 0;
 }
 
@@ -131,13 +135,40 @@ static int look_at_mappings(pid_t pid, struct firn_plan *plan, struct firn_err *
 	return err;
 }
 
+int firn_plan_hazards(pid_t pid, struct firn_err *e)
+{
+	struct partner partner = { pid, 0, false };
+	struct scan scan = { pid, NULL, false };
+	struct firn_proc p;
+	char path[64];
+
+	if (firn_proc_read(pid, &p))
+		return firn_err_set(e, FIRN_EXIT_NOT_FOUND, ESRCH, "gone", "process %d has ended: nothing to do", pid);
+	if (p.vm_pin_bytes)
+		return refuse(e, pid, "pinned", "has memory pinned for devices (VmPin): it cannot be moved");
+	snprintf(path, sizeof(path), "/proc/%d/fd", pid);
+	firn_sys_each_number(path, look_at_fd, &scan);
+	if (scan.uffd)
+		return refuse(e, pid, "uffd", "uses userfaultfd itself: it cannot be frozen");
+	if (scan.found)
+		return firn_err_set(e, FIRN_EXIT_REFUSED, EINVAL, "device",
+				    "process %d uses %s, which may reach into its memory: it cannot be frozen", pid, scan.found);
+	firn_sys_each_number("/proc", look_at_process, &partner);
+	if (partner.unknown)
+		return firn_err_set(e, FIRN_EXIT_KERNEL, ENOSYS, "kcmp",
+				    "this kernel cannot tell whether process %d shares its memory (CONFIG_KCMP): it cannot be frozen safely",
+				    pid);
+	if (partner.found)
+		return firn_err_set(e, FIRN_EXIT_REFUSED, EINVAL, "shared-memory-space",
+				    "process %d shares its whole memory with process %d (vfork or CLONE_VM): wait until that ends",
+				    pid, partner.found);
+	return 0;
+}
+
 int firn_plan_make(struct firn_engine *en, pid_t pid, const struct firn_evict_options *o, struct firn_plan *ret,
 		   struct firn_err *e)
 {
-	struct scan scan = { pid, NULL, false };
-	struct partner partner = { pid, 0, false };
 	struct firn_proc *p = &ret->proc;
-	char path[64];
 	int err;
 
 	memset(ret, 0, sizeof(*ret));
@@ -165,20 +196,9 @@ int firn_plan_make(struct firn_engine *en, pid_t pid, const struct firn_evict_op
 		return refuse(e, pid, "own-shell", "runs this very command: freeze it from another terminal");
 	if (p->shadow_stack)
 		return refuse(e, pid, "shadow-stack", "uses a shadow stack: this version cannot inject into it");
-	if (p->vm_pin_bytes)
-		return refuse(e, pid, "pinned", "has memory pinned for devices (VmPin): it cannot be moved");
-	snprintf(path, sizeof(path), "/proc/%d/fd", pid);
-	firn_sys_each_number(path, look_at_fd, &scan);
-	if (scan.uffd)
-		return refuse(e, pid, "uffd", "uses userfaultfd itself: it cannot be frozen");
-	if (scan.found)
-		return firn_err_set(e, FIRN_EXIT_REFUSED, EINVAL, "device",
-				    "process %d uses %s, which may reach into its memory: it cannot be frozen", pid, scan.found);
-	firn_sys_each_number("/proc", look_at_process, &partner);
-	if (partner.found)
-		return firn_err_set(e, FIRN_EXIT_REFUSED, EINVAL, "shared-memory-space",
-				    "process %d shares its whole memory with process %d (vfork or CLONE_VM): wait until that ends",
-				    pid, partner.found);
+	err = firn_plan_hazards(pid, e);
+	if (err)
+		return err;
 	err = look_at_mappings(pid, ret, e);
 	if (err)
 		return err;

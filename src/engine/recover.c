@@ -90,7 +90,7 @@ static int find_uffd(struct firn_target *t)
 }
 
 /* A fork event's descriptor is with the keeper, under the number that the event names. */
-static void fetch_fork_descriptors(struct firn_target *t, pid_t keeper)
+static void fetch_fork_descriptors(struct firn_target *t, pid_t keeper, pid_t own_keeper)
 {
 	struct firn_ring *r = &t->image->armed.ring;
 	uint32_t n = firn_ring_count(r);
@@ -101,14 +101,21 @@ static void fetch_fork_descriptors(struct firn_target *t, pid_t keeper)
 
 		if (m->event != UFFD_EVENT_FORK || r->base + k < r->done)
 			continue;
-		fd = from_keeper(keeper, (int)m->arg.fork.ufd);
+		/* Rewritten by a successor that died too: the upper half names the keeper that has it. */
+		fd = from_keeper(m->arg.reserved.reserved1 >> 32 ? (pid_t)(m->arg.reserved.reserved1 >> 32) : keeper,
+				 (int)m->arg.fork.ufd);
+		if (fd >= 0 && !is_uffd((int)fd)) {
+			close((int)fd);
+			fd = -EBADF;
+		}
 		if (fd < 0) {
 			firn_log("process %d: the descriptor of a child is lost (%s): the child waits for pages it touches",
 				 t->pid, strerror((int)-fd));
 			firn_ring_applied(r, k);
 			continue;
 		}
-		m->arg.fork.ufd = (uint32_t)fd;
+		__atomic_store_n(&m->arg.reserved.reserved1, (uint64_t)(uint32_t)own_keeper << 32 | (uint32_t)fd,
+				 __ATOMIC_SEQ_CST);
 	}
 }
 
@@ -214,7 +221,7 @@ static struct firn_target *open_one(struct firn_engine *en, const char *path)
 		firn_log("process %d: nobody holds its userfaultfd any more: %llu evicted pages are lost to it, pack %s is kept",
 			 t->pid, (unsigned long long)counts.pages[FIRN_PAGE_EVICTED], t->pack ? t->pack->path : "-");
 	/* The events that were read name descriptors in the table of the agent that read them. */
-	fetch_fork_descriptors(t, keeper);
+	fetch_fork_descriptors(t, keeper, en->config.keeper);
 	firn_image_hold(en, image, t->armed.uffd);
 	return t;
 nothing:
@@ -226,7 +233,9 @@ nothing:
 static bool take_over(struct firn_engine *en, struct firn_target *t)
 {
 	struct firn_image *image = t->image;
+	struct firn_link_counts counts;
 	struct firn_err e = { 0 };
+	struct firn_proc proc;
 	int err = 0;
 
 	if (t->armed.uffd >= 0 && t->pack) {
@@ -250,12 +259,21 @@ static bool take_over(struct firn_engine *en, struct firn_target *t)
 		firn_target_set_state(t, FIRN_TARGET_WEDGED);
 		return true;
 	}
+	firn_link_count(&t->armed.link, &counts);
+	if (!err && !t->served && counts.pages[FIRN_PAGE_EVICTED] + counts.pages[FIRN_PAGE_FILL]) {
+		/* It cannot be served, and it has pages that only its pack holds: nothing is deleted. */
+		firn_target_set_state(t, FIRN_TARGET_WEDGED);
+		return true;
+	}
 	/* It ended, or had not come so far that it depends on us. */
 	if (err || !t->served) {
 		firn_target_forget(en, t);
 		return false;
 	}
-	if (image->state != FIRN_TARGET_FROZEN && image->state != FIRN_TARGET_WEDGED)
+	/* Frozen, unless the agent died between saying so and the stop. */
+	if (image->state == FIRN_TARGET_FROZEN && !firn_proc_read(t->pid, &proc) && proc.state != 'T')
+		firn_target_set_state(t, FIRN_TARGET_EVICTED);
+	else if (image->state != FIRN_TARGET_FROZEN && image->state != FIRN_TARGET_WEDGED)
 		firn_target_set_state(t, FIRN_TARGET_EVICTED);
 	return true;
 }

@@ -215,6 +215,15 @@ int firn_engine_show(struct firn_engine *en, pid_t pid, struct firn_report *ret)
 	return err;
 }
 
+void firn_engine_set_keeper(struct firn_engine *en, pid_t keeper)
+{
+	pthread_mutex_lock(&en->lock);
+	en->config.keeper = keeper;
+	for (struct firn_target *t = en->targets; t; t = t->next)
+		firn_image_hold(en, t->image, t->armed.uffd);
+	pthread_mutex_unlock(&en->lock);
+}
+
 unsigned int firn_engine_reap(struct firn_engine *en)
 {
 	unsigned int left = 0;

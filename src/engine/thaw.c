@@ -58,8 +58,9 @@ static int fetch(struct stream *s, uint32_t block, uint32_t highest, const void 
 	if (!at_hand) {
 		s->chunk.count = 0;
 		err = firn_chunk_read(&s->reader, s->t->armed.pack, block, &s->chunk);
+		/* One bad place spoils the stretch, not every block in it. */
 		if (err)
-			return err;
+			return firn_block_read(&s->reader, s->t->armed.pack, block, ret);
 	}
 	return firn_chunk_decode(&s->reader, s->t->armed.pack, &s->chunk, block, ret);
 }
@@ -97,9 +98,7 @@ static enum firn_installed step(struct stream *s, uint32_t n, uint32_t offset, u
 		uint64_t address = run.start + ((uint64_t)offset << a->link.page_shift);
 
 		damaged(s, block, err);
-		firn_armed_poison(a, address, 1);
-		firn_log("process %d: page %#llx of %s cannot be read back (%s): it is poisoned, whoever touches it gets SIGBUS",
-			 s->t->pid, (unsigned long long)address, s->t->pack->path, strerror(-err));
+		firn_armed_lose(a, address, strerror(-err));
 	} else {
 		r = firn_armed_install(a, &run, index, run.npages - offset, block, raw, ret_step);
 	}
@@ -349,6 +348,10 @@ int firn_thaw_target(struct firn_engine *en, struct firn_target *t, const struct
 		firn_point(FIRN_POINT_THAW_RUNNING);
 		err = bring_back(&s);
 	}
+	if (!err && image->armed.lost_pages && !(en->uffd_features & FIRN_UFFD_FEATURE_POISON))
+		err = firn_err_set(&ret->err, FIRN_EXIT_LOST, EIO, "lost",
+				   "process %d: %llu of its pages cannot be read back, and this kernel cannot poison them: whoever touches them waits, pack %s is kept",
+				   t->pid, (unsigned long long)image->armed.lost_pages, t->pack->path);
 	if (!err && firn_target_ended(t))
 		err = -ESRCH;
 	if (!err) {

@@ -205,15 +205,6 @@ static enum firn_installed install_around(struct firn_armed *a, const struct fir
 	return FIRN_INSTALLED;
 }
 
-static void lose(struct firn_armed *a, uint64_t address, const char *why)
-{
-	int err = firn_armed_poison(a, address, 1);
-
-	firn_log("process %d: page %#llx of pack %llu cannot be read back (%s): %s", a->pid,
-		 (unsigned long long)address, a->pack ? (unsigned long long)a->pack->m->generation : 0, why,
-		 err ? "it is held back, whoever touches it waits" : "it is poisoned, whoever touches it gets SIGBUS");
-}
-
 /* One attempt at one fault. */
 static enum firn_installed serve_once(struct worker *w, struct firn_armed *a, uint64_t address)
 {
@@ -238,7 +229,7 @@ static enum firn_installed serve_once(struct worker *w, struct firn_armed *a, ui
 		} else if (w->pager->ops->grown(a, address, &grown) && !firn_link_grown(&a->link, grown)) {
 			r = FIRN_INSTALL_AGAIN;
 		} else {
-			lose(a, address, "no link leads there");
+			firn_armed_lose(a, address, "no link leads there");
 			r = FIRN_INSTALLED;
 		}
 		goto out;
@@ -288,7 +279,7 @@ static enum firn_installed serve_once(struct worker *w, struct firn_armed *a, ui
 	    firn_link_get(&a->link, index) != link) {
 		r = FIRN_INSTALL_AGAIN;     /* it moved, or somebody was quicker: look anew */
 	} else if (err) {
-		lose(a, address, strerror(-err));
+		firn_armed_lose(a, address, strerror(-err));
 		r = FIRN_INSTALLED;
 	} else {
 		r = install_around(a, &run, index, block, raw);

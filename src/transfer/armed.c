@@ -6,6 +6,7 @@
 #include <sys/mman.h>
 #include <sys/syscall.h>
 
+#include "base/log.h"
 #include "sys/sys.h"
 
 #ifndef SYS_process_madvise
@@ -324,15 +325,33 @@ int firn_armed_poison(struct firn_armed *a, uint64_t address, uint32_t npages)
 		if (firn_link_find(l, at, &run, &index) == FIRN_FOUND_LINK) {
 			uint32_t was = firn_link_get(l, index);
 
-			if (firn_link_state(was) != FIRN_PAGE_EVICTED)
+			/* LOST already: a former agent may not have come to poison it. */
+			if (firn_link_state(was) != FIRN_PAGE_EVICTED && firn_link_state(was) != FIRN_PAGE_LOST)
 				continue;
-			firn_link_move(l, index, was, firn_link_make(FIRN_PAGE_LOST, firn_link_place(was)));
+			if (firn_link_state(was) == FIRN_PAGE_EVICTED &&
+			    firn_link_move(l, index, was, firn_link_make(FIRN_PAGE_LOST, firn_link_place(was))))
+				__atomic_fetch_add(&a->m->lost_pages, 1, __ATOMIC_RELAXED);
+		} else {
+			__atomic_fetch_add(&a->m->lost_pages, 1, __ATOMIC_RELAXED);
 		}
-		__atomic_fetch_add(&a->m->lost_pages, 1, __ATOMIC_RELAXED);
 		err = a->features & FIRN_UFFD_FEATURE_POISON ? firn_sys.ioctl(a->uffd, FIRN_UFFDIO_POISON, &p) :
 							       -EOPNOTSUPP;
 		if (err && err != -EEXIST && !first)
 			first = (int)err;
 	}
 	return first;
+}
+
+void firn_armed_lose(struct firn_armed *a, uint64_t address, const char *why)
+{
+	int err = firn_armed_poison(a, address, 1);
+	uint64_t n = a->m->lost_pages;
+
+	/* A pack that is gone loses every page: the first few say it, then every doubling. */
+	if (n > 16 && (n & (n - 1)))
+		return;
+	firn_log("process %d: page %#llx of pack %016llx cannot be read back (%s): %s; %llu so far", a->pid,
+		 (unsigned long long)address, a->pack ? (unsigned long long)a->pack->m->generation : 0, why,
+		 err ? "it is held back, whoever touches it waits" : "it is poisoned, whoever touches it gets SIGBUS",
+		 (unsigned long long)n);
 }

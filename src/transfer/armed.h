@@ -107,5 +107,7 @@ enum firn_installed firn_armed_install_zero(struct firn_armed *a, struct firn_sp
 /* The pages from @address on cannot be read back: they are poisoned and their links LOST.  Where the
  * kernel cannot poison, whoever touches them waits.  Layout lock held shared.  Returns 0, or -errno. */
 int firn_armed_poison(struct firn_armed *a, uint64_t address, uint32_t npages);
+/* The same for one page, and say it in the log, with the reason @why. */
+void firn_armed_lose(struct firn_armed *a, uint64_t address, const char *why);
 
 #endif
