@@ -106,6 +106,41 @@ static int permitted(const struct firn_job *job, pid_t pid, struct firn_report *
 			    "process %d is not yours: run firn as root, or as the process's user", pid);
 }
 
+/* One target, on a thread of its own: a tracer that could not let go of a thread does so when it ends. */
+struct single {
+	struct firn_job *job;
+	const struct firn_evict_options *options;
+	struct firn_report report;
+};
+
+static void *run_one(void *arg)
+{
+	struct single *s = arg;
+	struct firn_job *job = s->job;
+
+	if (permitted(job, job->current, &s->report))
+		return NULL;
+	if (job->method == FIRN_CALL_THAW)
+		firn_engine_thaw(job->jobs->engine, job->current, s->options, &s->report);
+	else
+		firn_engine_evict(job->jobs->engine, job->current, s->options, &s->report);
+	return NULL;
+}
+
+static int spawn(pthread_t *ret, bool detached, void *(*fn)(void *), void *arg)
+{
+	pthread_attr_t attr;
+	int err;
+
+	pthread_attr_init(&attr);
+	pthread_attr_setstacksize(&attr, THREAD_STACK);
+	if (detached)
+		pthread_attr_setdetachstate(&attr, PTHREAD_CREATE_DETACHED);
+	err = pthread_create(ret, &attr, fn, arg);
+	pthread_attr_destroy(&attr);
+	return -err;
+}
+
 static void *run(void *arg)
 {
 	struct firn_job *job = arg;
@@ -113,24 +148,28 @@ static void *run(void *arg)
 		.freeze = job->method == FIRN_CALL_FREEZE,
 		.dry_run = job->dry_run,
 		.client = job->client,
+		.uid = job->uid,
+		.gid = job->gid,
 		.progress = progress,
 		.arg = job,
 	};
 	struct json_object *message = json_object_new_object(), *parameters = json_object_new_object();
-	struct firn_report r;
+	struct single s = { job, &options, { 0 } };
+	pthread_t thread;
 
 	job->targets = json_object_new_array();
 	if (job->all)
 		firn_engine_thaw_all(job->jobs->engine, &options, note, job);
 	for (unsigned int i = 0; i < job->npids; i++) {
 		job->current = job->pids[i];
-		if (!permitted(job, job->current, &r)) {
-			if (job->method == FIRN_CALL_THAW)
-				firn_engine_thaw(job->jobs->engine, job->current, &options, &r);
-			else
-				firn_engine_evict(job->jobs->engine, job->current, &options, &r);
-		}
-		note(job, &r);
+		memset(&s.report, 0, sizeof(s.report));
+		s.report.pid = job->current;
+		if (spawn(&thread, false, run_one, &s))
+			firn_err_set(&s.report.err, FIRN_EXIT_FAILED, EAGAIN, "no-thread",
+				     "process %d: the agent cannot start a thread: try again", job->current);
+		else
+			pthread_join(thread, NULL);
+		note(job, &s.report);
 	}
 	json_object_object_add(parameters, "targets", job->targets);
 	json_object_object_add(message, "parameters", parameters);
@@ -142,24 +181,19 @@ static void *run(void *arg)
 
 int firn_job_start(struct firn_job *job)
 {
-	pthread_attr_t attr;
 	pthread_t thread;
 	int err;
 
-	pthread_attr_init(&attr);
-	pthread_attr_setstacksize(&attr, THREAD_STACK);
-	pthread_attr_setdetachstate(&attr, PTHREAD_CREATE_DETACHED);
 	pthread_mutex_lock(&job->jobs->lock);
 	job->jobs->running++;
 	pthread_mutex_unlock(&job->jobs->lock);
-	err = pthread_create(&thread, &attr, run, job);
-	pthread_attr_destroy(&attr);
+	err = spawn(&thread, true, run, job);
 	if (err) {
 		pthread_mutex_lock(&job->jobs->lock);
 		job->jobs->running--;
 		pthread_mutex_unlock(&job->jobs->lock);
 	}
-	return -err;
+	return err;
 }
 
 struct children {

@@ -12,6 +12,7 @@
 #include <sys/file.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
@@ -172,6 +173,8 @@ static int run(const struct options *o, const struct places *p, enum firn_cipher
 	char path[600];
 	sigset_t set;
 	int err, live, listening;
+	struct rlimit nofile;
+	bool whole;
 
 	sigemptyset(&set);
 	sigaddset(&set, SIGTERM);
@@ -179,6 +182,11 @@ static int run(const struct options *o, const struct places *p, enum firn_cipher
 	sigaddset(&set, SIGPIPE);
 	sigaddset(&set, SIGHUP);
 	pthread_sigmask(SIG_BLOCK, &set, NULL);
+	/* A descriptor for each target and each of its forked children. */
+	if (!getrlimit(RLIMIT_NOFILE, &nofile)) {
+		nofile.rlim_cur = nofile.rlim_max;
+		setrlimit(RLIMIT_NOFILE, &nofile);
+	}
 	err = firn_keeper_start(&keeper, p->runtime, e);
 	if (err)
 		return err;
@@ -194,7 +202,11 @@ static int run(const struct options *o, const struct places *p, enum firn_cipher
 	err = firn_engine_open(&engine, &engine_config, e);
 	if (err)
 		goto end_keeper;
-	live = firn_engine_recover(engine);
+	live = firn_engine_recover(engine, &whole);
+	if (!whole) {
+		firn_log("keeper %d is left alone: it holds what could not be taken over", keeper.old);
+		keeper.old = 0;
+	}
 	if (live)
 		firn_log("took over %d target%s from a former agent", live, live == 1 ? "" : "s");
 	err = firn_keeper_settle(&keeper, p->runtime);

@@ -138,7 +138,7 @@ int firn_client_result(struct json_object *parameters, struct firn_result **ret,
 	for (size_t i = 0; i < count; i++) {
 		struct json_object *o = json_object_array_get_idx(targets, i);
 
-		if (json_object_is_type(o, json_type_object) && get_number(o, "pid") > 0)
+		if (json_object_is_type(o, json_type_object) && get_number(o, "pid") >= 0)   /* 0: a child not yet identified */
 			fill(&result->targets[result->count++], o);
 	}
 	if (!targets || result->count != count) {

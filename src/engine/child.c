@@ -98,10 +98,12 @@ static int forked(struct firn_armed *parent_armed, int uffd, uint64_t seq)
 	t->armed.pack = &t->pack->file;
 	t->armed.pid = 0;
 	firn_target_set_state(t, FIRN_TARGET_EVICTED);
+	t->busy = true;                 /* nobody's but ours until it is served */
 	firn_target_insert(en, t);
 	firn_point(FIRN_POINT_CHILD_MADE);
 	err = firn_pager_add(en->pager, &t->armed);
 	t->served = !err;
+	firn_target_release(en, t);
 	return err;
 fail:
 	firn_log("process %d: its child has no link table (%s): the child waits for pages it touches", parent->pid,

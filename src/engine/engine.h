@@ -87,9 +87,10 @@ void firn_engine_close(struct firn_engine *en);
 /*
  * Take over what a former agent left in the private directory; the keeper that still holds its
  * descriptors is alive until this returns.  Targets that ended are forgotten; packs that belong to
- * nobody are deleted.  Before any other operation.  Returns how many targets live on, or -ENOMEM.
+ * nobody are deleted.  Before any other operation.  *@ret_whole: false where something could not be taken
+ * over, so that the old keeper must stay.  Returns how many targets live on, or -ENOMEM.
  */
-int firn_engine_recover(struct firn_engine *en);
+int firn_engine_recover(struct firn_engine *en, bool *ret_whole);
 
 /* Another keeper shares our descriptors now: note it with every target.  Main thread. */
 void firn_engine_set_keeper(struct firn_engine *en, pid_t keeper);
@@ -98,6 +99,8 @@ struct firn_evict_options {
 	bool freeze;                 /* leave it stopped */
 	bool dry_run;                /* plan only */
 	pid_t client;                /* neither it nor an ancestor of it is touched */
+	uid_t uid;                   /* who asks: looked at again when the target is stopped */
+	gid_t gid;
 	void (*progress)(void *arg, const char *phase, uint64_t done, uint64_t total);
 	void *arg;
 };

@@ -818,7 +818,12 @@ static int take(struct job *j)
 		return firn_err_set(j->e, FIRN_EXIT_NOT_FOUND, ESRCH, "gone", "process %d ended meanwhile: nothing to do",
 				    j->t->pid);
 	}
-	err = firn_plan_hazards(j->t->pid, j->e);
+	/* It may have become another user's since the request was looked at. */
+	if (firn_engine_may_trace(j->o->uid, j->o->gid, j->t->pid) == -EPERM)
+		err = firn_err_set(j->e, FIRN_EXIT_NOT_PERMITTED, EPERM, "not-permitted",
+				   "process %d is not yours: run firn as root, or as the process's user", j->t->pid);
+	if (!err)
+		err = firn_plan_hazards(j->t->pid, j->e);
 	if (!err)
 		err = check_threads(j);
 	if (!err)

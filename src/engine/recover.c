@@ -111,7 +111,7 @@ static void fetch_fork_descriptors(struct firn_target *t, pid_t keeper, pid_t ow
 		if (fd < 0) {
 			firn_log("process %d: the descriptor of a child is lost (%s): the child waits for pages it touches",
 				 t->pid, strerror((int)-fd));
-			firn_ring_applied(r, k);
+			m->event = UFFD_EVENT_PAGEFAULT;        /* nothing to apply; those before it stay */
 			continue;
 		}
 		__atomic_store_n(&m->arg.reserved.reserved1, (uint64_t)(uint32_t)own_keeper << 32 | (uint32_t)fd,
@@ -294,7 +294,7 @@ static int is_image(const struct dirent *d)
 	return n > 7 && !strcmp(d->d_name + n - 7, ".target");
 }
 
-int firn_engine_recover(struct firn_engine *en)
+int firn_engine_recover(struct firn_engine *en, bool *ret_whole)
 {
 	struct dirent **names = NULL;
 	int n = scandir(en->config.private_dir, &names, is_image, by_serial), live = 0, found = 0;
@@ -316,8 +316,17 @@ int firn_engine_recover(struct firn_engine *en)
 	}
 	free(names);
 	/* All are known before an event is applied: a child may already be there. */
-	for (int i = 0; i < found; i++)
-		live += take_over(en, targets[i]);
+	*ret_whole = !en->keep_packs;
+	for (int i = 0; i < found; i++) {
+		struct firn_image *image = targets[i]->image;
+		bool held = targets[i]->armed.uffd >= 0;
+
+		if (!take_over(en, targets[i]))
+			continue;
+		live++;
+		if (!held && image->generation)
+			*ret_whole = false;
+	}
 	free(targets);
 	if (!en->keep_packs)
 		firn_image_sweep(en);

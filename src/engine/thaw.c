@@ -33,7 +33,7 @@ struct stream {
 /* Faults first: whoever waits for a page has waited longer than the stream. */
 static void give_way(struct stream *s)
 {
-	for (int n = 0; n < 100 && atomic_load(&s->t->armed.faults_waiting); n++)
+	for (int n = 0; n < 4 && atomic_load(&s->t->armed.faults_waiting); n++)
 		firn_sys.sleep_ns(10000);
 }
 

@@ -17,7 +17,8 @@
 #define FAULT_SLOTS 8u                  /* decoded blocks a thread remembers */
 #define WORK_MAX (4 * FIRN_RING_SLOTS)
 #define AGAIN_PAUSE_NS 20000u
-#define AGAIN_GIVE_UP_NS (30ull * 1000000000u)
+#define AGAIN_GIVE_UP_NS (50ull * 1000000u)     /* then others get the thread, and the fault is asked anew */
+#define AGAIN_SAY 200u                          /* give-ups in a row that are worth a log line */
 #define THREAD_STACK (256u << 10)
 #define MOVE_MEMORY_NS (5ull * 1000000000u)
 
@@ -35,6 +36,7 @@ struct worker {
 	uint64_t work[WORK_MAX];        /* addresses still to be served */
 	uint32_t nwork;
 	bool overflow;                  /* there were more than that */
+	unsigned int given_up;
 };
 
 struct firn_pager {
@@ -308,9 +310,10 @@ static void serve(struct worker *w, struct firn_armed *a, uint64_t address)
 		if (firn_sys.clock_ns() - started > AGAIN_GIVE_UP_NS) {
 			struct uffdio_range range = { address, a->link.page_size };
 
-			firn_log("process %d: page %#llx could not be put back for 30 s (%s): the fault is asked anew",
-				 a->pid, (unsigned long long)address,
-				 r == FIRN_INSTALL_NO_MEMORY ? "no memory" : "its layout keeps changing");
+			if (++w->given_up % AGAIN_SAY == 0)
+				firn_log("process %d: page %#llx cannot be put back (%s): it is tried again and again",
+					 a->pid, (unsigned long long)address,
+					 r == FIRN_INSTALL_NO_MEMORY ? "no memory" : "its layout keeps changing");
 			firn_sys.ioctl(a->uffd, UFFDIO_WAKE, &range);
 			return;
 		}
