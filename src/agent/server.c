@@ -27,7 +27,7 @@ struct connection {
 	uint64_t serial;
 	int fd;
 	bool busy;                      /* a call of it runs as a job */
-	bool more;                      /* ... whose caller wants progress */
+	bool mute;                      /* the call under way is a oneway call: nothing is answered */
 	bool closing;
 	struct ucred peer;
 	struct firn_frame_in in;
@@ -105,6 +105,10 @@ static void say(struct server *s, struct connection *c, struct json_object *mess
 	size_t len;
 	const char *text = json_object_to_json_string_length(message, JSON_C_TO_STRING_PLAIN, &len);
 
+	if (c->mute) {
+		json_object_put(message);
+		return;
+	}
 	if (c->out_len + len + 1 > c->out_size) {
 		size_t size = (c->out_len + len + 1) * 2;
 		char *grown = size <= FIRN_REPLY_MAX_BYTES ? realloc(c->out, size) : NULL;
@@ -375,6 +379,7 @@ static void call(struct server *s, struct connection *c, const char *text, size_
 	if (json_object_object_get_ex(m, "parameters", &parameters) &&
 	    !json_object_is_type(parameters, json_type_object))
 		parameters = NULL;
+	c->mute = get_flag(m, "oneway");
 	switch (firn_method_find(json_object_get_string(name))) {
 	case FIRN_CALL_FREEZE:
 	case FIRN_CALL_EVICT:
@@ -408,6 +413,8 @@ static void call(struct server *s, struct connection *c, const char *text, size_
 		reply_text_error(s, c, FIRN_ERROR_METHOD_NOT_FOUND, "method", json_object_get_string(name));
 		break;
 	}
+	if (!c->busy)
+		c->mute = false;
 	json_object_put(m);
 }
 
@@ -503,7 +510,7 @@ static void deliver(struct server *s)
 		if (c) {
 			say(s, c, o->message);
 			if (o->final) {
-				c->busy = false;
+				c->busy = c->mute = false;
 				take_calls(s, c);
 			}
 			if (c->closing)
