@@ -308,7 +308,7 @@ def test_store_disappears(firn, still):
     else:
         refused(result, STORE)
     still.cmd("verify")
-    assert state_of(still.pid) == "S"
+    wait_until(lambda: state_of(still.pid) == "S", 10, "it waits for the next command")
 
 
 # The surroundings

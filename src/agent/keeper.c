@@ -121,12 +121,12 @@ static int make_key(struct firn_keeper *k)
 	return 0;
 }
 
+/* Every signal is blocked, and stays so. */
 _Noreturn static void keep(const struct firn_keeper *k)
 {
 	sigset_t all, settle;
 
 	sigfillset(&all);
-	sigprocmask(SIG_SETMASK, &all, NULL);
 	/* Until everything is taken over, the old keeper is the one that counts: this one ends with its agent. */
 	prctl(PR_SET_PDEATHSIG, SIGKILL);
 	prctl(PR_SET_NAME, FIRN_KEEPER_COMM);
@@ -146,14 +146,22 @@ _Noreturn static void keep(const struct firn_keeper *k)
 /* The keeper's process, from whichever thread.  Returns its pid, or -errno. */
 static long spawn(const struct firn_keeper *k)
 {
-	long pid = syscall(SYS_clone, CLONE_FILES | SIGCHLD, 0, 0, 0, 0);
+	sigset_t all, old;
 	char path[64];
+	long pid;
 	int fd;
 
-	if (pid < 0)
-		return -errno;
+	/* Blocked before it exists: the word to settle may come before its first instruction. */
+	sigfillset(&all);
+	pthread_sigmask(SIG_SETMASK, &all, &old);
+	pid = syscall(SYS_clone, CLONE_FILES | SIGCHLD, 0, 0, 0, 0);
 	if (pid == 0)
 		keep(k);
+	if (pid < 0)
+		pid = -errno;
+	pthread_sigmask(SIG_SETMASK, &old, NULL);
+	if (pid < 0)
+		return pid;
 	/* Its end would be the targets' loss: last to be chosen when memory runs out. */
 	snprintf(path, sizeof(path), "/proc/%ld/oom_score_adj", pid);
 	fd = open(path, O_WRONLY | O_CLOEXEC);
