@@ -21,11 +21,11 @@ class Kind:
 # drop: of its private memory, at least this part must be gone after a freeze.
 SLOW = ("freeze-cont", "evict-thaw-touching", "agent-killed-frozen", "cycles", "calls", "agent-killed-touching")
 KINDS = {
-    "heap": Kind("--mib", 512, drop=0.9, long_modes=("freeze-cont", "cycles")),
+    "heap": Kind("--mib", 512, drop=0.9, long_modes=SLOW),
     "small": Kind("--mib", 48, prog="heap", drop=0.8),
-    "big": Kind(drop=0.95, long_modes=SLOW + ("agent-killed",)),
+    "big": Kind(drop=0.95, long_modes=SLOW + ("agent-killed", "evict")),
     "sparse": Kind(drop=0.9),
-    "vmas": Kind(maps=False, long_modes=("freeze-cont", "agent-killed-frozen")),
+    "vmas": Kind(maps=False, long_modes=("freeze-cont", "agent-killed-frozen", "agent-killed-touching", "calls")),
     "threads": Kind(still=False, maps=False, drop=0.3),
     "hugepages": Kind("--mib", 128, drop=0.9),
     "stack": Kind(maps=False, drop=0.2),
@@ -326,6 +326,22 @@ def test_layout_long(firn, victims, seed):
         firn.thaw(v.pid)
         v.cmd("layout-touch 500")
     assert_no_trace(firn, v.pid)
+
+
+@pytest.mark.parametrize("command", ["grow-split 3", "protect-part"])
+@pytest.mark.parametrize("evicted", [False, True])
+def test_one_change(request, victims, command, evicted):
+    """Single changes of layout that once went wrong, alone."""
+    v = victims("layout", "--seed", 1)
+    if evicted:
+        firn = request.getfixturevalue("firn")
+        firn.evict(v.pid)
+    v.cmd(command, timeout=20)
+    v.cmd("verify", timeout=40)
+    if evicted:
+        firn.thaw(v.pid)
+        v.cmd("verify")
+        assert_no_trace(firn, v.pid)
 
 
 def test_layout_while_thawing(firn, victims):

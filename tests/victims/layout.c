@@ -407,6 +407,48 @@ static int cmd_all(char *args)
 	return cmd_layout(args) ? -1 : cmd_touch_random(NULL);
 }
 
+/* A mapping grows and is not touched there; then its middle goes, and the grown tail stands alone. */
+static int cmd_grow_split(char *args)
+{
+	struct map *m = &maps[v_count(args, 0) % MAPS];
+	size_t old = m->pages, more = 64;
+	char *a;
+
+	if (m->prot != (PROT_READ | PROT_WRITE) || old + more > CAP || !is_free(m->addr, old + more, m, NULL))
+		return v_say("choose another mapping");
+	a = mremap(m->addr, old * V_PAGE, (old + more) * V_PAGE, 0);
+	if (a != m->addr || munmap(a + (old - 1) * V_PAGE, 9 * V_PAGE))
+		return v_say("mremap, munmap: %s", strerror(errno));
+	gone(&m->page[old - 1]);
+	for (size_t i = old + 8; i < old + more; i++) {
+		struct v_page p = { .addr = (uintptr_t)a + i * V_PAGE, .patch_at = V_WORDS };
+
+		v_check(&p);
+	}
+	if (munmap(a + (old + 8) * V_PAGE, (more - 8) * V_PAGE))
+		return v_say("munmap: %s", strerror(errno));
+	m->pages = old - 1;
+	return m->pages ? v_result(more - 8) : map_new(m);
+}
+
+/* Part of a mapping gets another protection, and a page next to the cut is touched first. */
+static int cmd_protect_part(char *args)
+{
+	for (struct map *m = maps; m < maps + MAPS; m++) {
+		if (m->prot != (PROT_READ | PROT_WRITE) || m->pages < 8)
+			continue;
+		if (mprotect(m->addr + 3 * V_PAGE, V_PAGE, PROT_READ))
+			return v_say("mprotect: %s", strerror(errno));
+		v_check(&m->page[2]);
+		v_check(&m->page[3]);
+		v_check(&m->page[4]);
+		if (set_prot(m, PROT_READ | PROT_WRITE))
+			return -1;
+	}
+	(void)args;
+	return v_result(3 * MAPS);
+}
+
 static struct v_page *reserve(size_t n)
 {
 	struct v_page *p = &v_t->page[v_t->n];
@@ -420,6 +462,8 @@ static struct v_page *reserve(size_t n)
 static const struct v_command commands[] = {
 	{ "layout", cmd_layout },
 	{ "layout-touch", cmd_all },
+	{ "grow-split", cmd_grow_split },
+	{ "protect-part", cmd_protect_part },
 	{ "touch-random", cmd_touch_random },
 	{ "touch-order", cmd_touch_order },
 	{ "verify", cmd_verify },
