@@ -115,41 +115,28 @@ fail:
 	return err;
 }
 
+/*
+ * A mapping that grows in place says nothing; parts of what it grew by may be all that is left of it.  The
+ * kernel knows what our userfaultfd watches: an address there that no link claims never held anything
+ * that we evicted, since every move and removal is reported.
+ */
 static bool grown(struct firn_armed *a, uint64_t address, struct firn_span *ret)
 {
 	struct firn_target *t = a->owner;
 	struct firn_vmas v;
 	struct firn_vma m;
 	bool found = false;
-	struct firn_span w;
 
 	pthread_mutex_lock(&engine->lock);
 	firn_child_identify(engine, t);
 	pthread_mutex_unlock(&engine->lock);
-	if (!t->pid || firn_vmas_open(&v, firn_proc_live_thread(t->pid), false))
+	if (!t->pid || firn_vmas_open(&v, firn_proc_live_thread(t->pid), true))
 		return false;
-	/* Neighbouring mappings that touch may be one that grew and was then split. */
-	ret->start = ret->end = 0;
-	while (firn_vmas_next(&v, &m) > 0) {
-		if (m.start > address && m.start != ret->end)
-			break;
-		if (m.start == ret->end)
-			ret->end = m.end;
-		else {
-			ret->start = m.start;
-			ret->end = m.end;
-		}
-	}
+	while (!found && firn_vmas_next(&v, &m) > 0 && m.start <= address)
+		found = m.uffd && address < m.end;
 	firn_vmas_close(&v);
-	if (address < ret->start || address >= ret->end)
-		return false;
-	for (uint32_t n = 0; !found && firn_link_watched(&a->link, n, &w); n++) {
-		if (w.start < ret->end && w.end > ret->start && w.end <= address) {
-			found = true;
-			ret->start = w.end;
-			ret->end = address + a->link.page_size;
-		}
-	}
+	ret->start = m.start;
+	ret->end = m.end;
 	return found;
 }
 

@@ -457,8 +457,11 @@ int firn_engine_thaw_all(struct firn_engine *en, const struct firn_evict_options
 			firn_target_release(en, t);
 		} else {
 			err = firn_thaw_target(en, t, o, &r);
-			if (r.err.code == FIRN_EXIT_NOT_FOUND)
-				err = 0;        /* it ended meanwhile: that is no failure of thawing all */
+			/* It ended meanwhile: that is no failure of thawing all. */
+			if (r.err.code == FIRN_EXIT_NOT_FOUND) {
+				firn_err_clear(&r.err);
+				err = 0;
+			}
 		}
 		if (err && !first)
 			first = err;
