@@ -195,13 +195,14 @@ static enum firn_installed copy_pages(struct firn_armed *a, const struct firn_ru
 {
 	struct firn_link *l = &a->link;
 	uint64_t at = run->start + ((uint64_t)(index - run->first) << l->page_shift);
-	uint32_t done = 0;
+	uint32_t done = 0, at_once = n;
 
 	while (done < n) {
+		uint32_t now = at_once < n - done ? at_once : n - done;
 		struct uffdio_copy c = {
 			.dst = at + ((uint64_t)done << l->page_shift),
 			.src = (uint64_t)(uintptr_t)(src + ((size_t)done << l->page_shift)),
-			.len = (uint64_t)(n - done) << l->page_shift,
+			.len = (uint64_t)now << l->page_shift,
 		};
 		long err = firn_sys.ioctl(a->uffd, UFFDIO_COPY, &c);
 		uint32_t copied;
@@ -209,7 +210,7 @@ static enum firn_installed copy_pages(struct firn_armed *a, const struct firn_ru
 		/* On failure the count says how far it came; it is negative where it came nowhere. */
 		copied = c.copy > 0 ? (uint32_t)((uint64_t)c.copy >> l->page_shift) : 0;
 		if (!err)
-			copied = n - done;
+			copied = now;
 		for (uint32_t k = 0; k < copied; k++) {
 			uint32_t was = firn_link_get(l, index + done + k);
 
@@ -217,7 +218,12 @@ static enum firn_installed copy_pages(struct firn_armed *a, const struct firn_ru
 		}
 		done += copied;
 		if (!err)
-			break;
+			continue;
+		/* Pages that lay in one mapping lie in two by now (mprotect says nothing to us): page by page. */
+		if ((err == -ENOENT || err == -EINVAL) && now > 1) {
+			at_once = 1;
+			continue;
+		}
 		if (err == -EEXIST) {
 			/* Somebody was quicker; whoever waits may go on. */
 			uint32_t was = firn_link_get(l, index + done);
