@@ -46,6 +46,7 @@ struct firn_eviction {
 	uint32_t nmappings, max_mappings;
 	uint64_t *keep;              /* addresses of pages that stay */
 	uint32_t nkeep, max_keep;
+	bool keep_full;              /* there were more */
 	uint32_t *places;            /* of every page, for the pack's index */
 	struct firn_pack_run *runs;
 	uint32_t nplaces, max_pages, nruns;

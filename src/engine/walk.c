@@ -69,8 +69,14 @@ int firn_walk_check_threads(struct firn_eviction *j)
 
 static void keep_page(struct firn_eviction *j, uint64_t address)
 {
-	if (address && j->nkeep < j->max_keep)
-		j->keep[j->nkeep++] = firn_align_down(address, j->en->page_size);
+	uint64_t page = firn_align_down(address, j->en->page_size);
+
+	if (!address || (j->nkeep && j->keep[j->nkeep - 1] == page))
+		return;
+	if (j->nkeep == j->max_keep)
+		j->keep_full = true;
+	else
+		j->keep[j->nkeep++] = page;
 }
 
 /* Pages that hold [@address, @address + @len).  The target chose the numbers: they may be nonsense. */
@@ -265,6 +271,10 @@ int firn_walk(struct firn_eviction *j)
 	keep_bytes(j, j->plan.proc.args[0], j->plan.proc.args[1] - j->plan.proc.args[0]);
 	keep_bytes(j, j->plan.proc.args[2], j->plan.proc.args[3] - j->plan.proc.args[2]);
 	keep_bytes(j, j->t->image->inject.scratch, FIRN_SCRATCH_BYTES);
+	if (j->keep_full)
+		return firn_err_set(j->e, FIRN_EXIT_REFUSED, E2BIG, "too-many-kept",
+				    "process %d has too many pages that the kernel itself may need (locks held by its threads): it cannot be frozen",
+				    j->t->pid);
 	sort_keep(j);
 	r = firn_vmas_open(&v, j->t->pid, true);
 	if (r)
