@@ -114,8 +114,9 @@ static void fetch_fork_descriptors(struct firn_target *t, pid_t keeper, pid_t ow
 			m->event = UFFD_EVENT_PAGEFAULT;        /* nothing to apply; those before it stay */
 			continue;
 		}
-		__atomic_store_n(&m->arg.reserved.reserved1, (uint64_t)(uint32_t)own_keeper << 32 | (uint32_t)fd,
-				 __ATOMIC_SEQ_CST);
+		/* One store; the struct is declared packed, but its argument is aligned. */
+		__atomic_store_n((uint64_t *)(void *)((char *)m + offsetof(struct uffd_msg, arg)),
+				 (uint64_t)(uint32_t)own_keeper << 32 | (uint32_t)fd, __ATOMIC_SEQ_CST);
 	}
 }
 
