@@ -207,10 +207,24 @@ def test_holes_and_moves(firn, victims, seed):
     v.cmd("verify")
 
 
+@pytest.mark.parametrize("seed", range(1, 3))
+def test_moved_where_another_left(firn, victims, seed):
+    """The unmap that ends one move is told after another has taken the place."""
+    v = odd(victims, "--ranges", 500, "--seed", seed)
+    firn.evict(v.pid)
+    v.cmd("follow", timeout=30)
+    v.cmd("verify")
+    firn.thaw(v.pid)
+    v.cmd("verify")
+
+
 def test_main_thread_ends(firn, victims):
     v = odd(victims, "--leader")
     firn.evict(v.pid)
     thread = f"{v.pid}/task/{v.cmd('leave')}"
+    v.cmd("touch-random 100")
+    v.cmd("dontfork")
+    v.cmd("grow-cut here")
     v.cmd("verify")
     firn.thaw(v.pid)
     v.cmd("verify")
@@ -308,7 +322,11 @@ def test_keeper_ends(firn, victims, verb):
     getattr(firn, verb)(v.pid)
     old = firn.keeper
     old.kill()
-    wait_until(lambda: firn.keeper and firn.keeper.pid != old.pid, 5, "another keeper")
+
+    def another():
+        keeper = firn.keeper
+        return keeper and keeper.pid != old.pid
+    wait_until(another, 5, "another keeper")
     firn.kill_agent()
     assert firn.keeper, "the new keeper went with the agent"
     firn.thaw_all()

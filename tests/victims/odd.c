@@ -3,11 +3,13 @@
  * What once went wrong, each in its smallest form.  Five mappings apart from each other, and by option:
  * --low (a page at the lowest address), --tid-address (a clear_child_tid that is nonsense), --worker-filter
  * NAME (a seccomp filter in one thread only), --crowd N (threads that wait for "burst"), --ranges N (for
- * "race"), --leader (the main thread does not read the commands and can end).
+ * "race" and "follow"), --leader (the main thread does not read the commands and can end).
  */
 #include "victim.h"
 
+#include <limits.h>
 #include <linux/filter.h>
+#include <linux/futex.h>
 #include <linux/seccomp.h>
 #include <sched.h>
 #include <stddef.h>
@@ -219,7 +221,7 @@ static void *one_of_crowd(void *arg)
 
 	atomic_fetch_add(&common->left, 1);
 	while (!atomic_load(&common->go))
-		v_sleep_ms(20);
+		syscall(SYS_futex, &common->go, FUTEX_WAIT, 0, NULL, NULL, 0);
 	for (uint64_t i = 0; i < CROWD_PAGES; i++)
 		v_check(&v_t->page[at + i]);
 	atomic_fetch_add(&common->done, 1);
@@ -251,6 +253,7 @@ static int cmd_burst(char *args)
 
 	(void)args;
 	atomic_store(&common->go, 1);
+	syscall(SYS_futex, &common->go, FUTEX_WAKE, INT_MAX, NULL, NULL, 0);
 	/* Away and back, while they fault; and page by page, from the end, one goes. */
 	for (int k = 0; k < 40; k++) {
 		char *to = k % 2 ? maps[1] : (char *)0x220000000000ul;
@@ -343,6 +346,47 @@ static int cmd_race(char *args)
 	return 0;
 }
 
+/*
+ * One thread moves a range away, another moves a page to where it was as soon as it is gone.  The first is
+ * told of both a move and an unmap, and the second's move comes in between.
+ */
+
+static void *moves_away(void *arg)
+{
+	for (size_t i = 0; i < ranges; i++) {
+		char *to = (char *)0x230000000000ul + i * 4 * A_PAGES * V_PAGE;
+		struct v_page *p = page_a + i * A_PAGES;
+		size_t bytes = A_PAGES * V_PAGE;
+
+		if (mremap((void *)(uintptr_t)p->addr, bytes, bytes, MREMAP_MAYMOVE | MREMAP_FIXED, to) != to)
+			v_die("mremap: %s", strerror(errno));
+		for (size_t n = 0; n < A_PAGES; n++)
+			p[n].addr = (uintptr_t)to + n * V_PAGE;
+	}
+	return arg;
+}
+
+static int cmd_follow(char *args)
+{
+	pthread_t th;
+
+	(void)args;
+	if (pthread_create(&th, NULL, moves_away, NULL))
+		v_die("pthread_create");
+	for (size_t i = 0; i < ranges; i++) {
+		char *from = (char *)(uintptr_t)page_b[i].addr, *to = from - A_PAGES * V_PAGE;
+		unsigned char vec[A_PAGES];
+
+		while (!mincore(to, A_PAGES * V_PAGE, vec))
+			;
+		if (mremap(from, V_PAGE, V_PAGE, MREMAP_MAYMOVE | MREMAP_FIXED, to) != to)
+			return v_say("mremap %zu: %s", i, strerror(errno));
+		page_b[i].addr = (uintptr_t)to;
+	}
+	pthread_join(th, NULL);
+	return v_cmd_verify(NULL);
+}
+
 /* The main thread ends; this one, which reads the commands, goes on. */
 static int cmd_leave(char *args)
 {
@@ -377,6 +421,7 @@ static const struct v_command commands[] = {
 	{ "grow-cut", cmd_grow_cut },
 	{ "burst", cmd_burst },
 	{ "race", cmd_race },
+	{ "follow", cmd_follow },
 	{ "leave", cmd_leave },
 	{ NULL, NULL },
 };
