@@ -179,10 +179,11 @@ def test_description_of_nonsense(firn, parameters, user):
 
 # Many threads
 
+@pytest.mark.parametrize("threads", [600, 1600])
 @pytest.mark.parametrize("killed", [False, True])
-def test_crowd(firn, victims, killed):
+def test_crowd(firn, victims, killed, threads):
     """More faults at once than an agent can note do not keep it from following the layout."""
-    v = odd(victims, "--crowd", 600, settled=False)
+    v = odd(victims, "--crowd", threads, settled=False)
     firn.evict(v.pid)
     if killed:
         firn.kill_agent()
@@ -207,10 +208,10 @@ def test_holes_and_moves(firn, victims, seed):
     v.cmd("verify")
 
 
-@pytest.mark.parametrize("seed", range(1, 3))
+@pytest.mark.parametrize("seed", range(1, 5))
 def test_moved_where_another_left(firn, victims, seed):
     """The unmap that ends one move is told after another has taken the place."""
-    v = odd(victims, "--ranges", 500, "--seed", seed)
+    v = odd(victims, "--ranges", 1000, "--seed", seed)
     firn.evict(v.pid)
     v.cmd("follow", timeout=30)
     v.cmd("verify")
@@ -333,3 +334,23 @@ def test_keeper_ends(firn, victims, verb):
     assert_same(snap, v.pid)
     v.cmd("verify")
     assert_no_trace(firn, v.pid)
+
+
+def test_keeper_ends_with_children(firn, victims):
+    """Nobody but the keeper has what children are served by."""
+    v = odd(victims)
+    firn.evict(v.pid)
+    v.cmd("siblings")
+    old = firn.keeper
+    old.kill()
+
+    def another():
+        keeper = firn.keeper
+        return keeper and keeper.pid != old.pid
+    wait_until(another, 5, "another keeper")
+    firn.kill_agent()
+    v.send("check 0")
+    firn.thaw_all()
+    v.reply()
+    v.cmd("check 1")
+    v.cmd("verify")

@@ -17,7 +17,7 @@
 #define MAPS 5
 #define PAGES 64ul              /* of each mapping, with room for as many behind it */
 #define LOW 0x10000ul
-#define CROWD_MAX 1000
+#define CROWD_MAX 2000
 #define CROWD_PAGES 2ul         /* for each thread */
 #define A_PAGES 2ul             /* what is moved, */
 #define B_PAGES 8ul             /* and what makes room: its first page has contents */
