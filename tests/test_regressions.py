@@ -271,6 +271,7 @@ def test_killed_while_it_starts(firn, victims, first, second):
     assert_same(snap, v.pid)
     v.cmd("verify")
     assert_no_trace(firn, v.pid)
+    no_other_keeper(firn)
 
 
 def read_remote(pid, address, length):
@@ -283,6 +284,29 @@ def read_remote(pid, address, length):
     call = ctypes.CDLL(None).process_vm_readv
     call.restype = ctypes.c_ssize_t
     return call(pid, ctypes.byref(local), ctypes.c_ulong(1), ctypes.byref(remote), ctypes.c_ulong(1), ctypes.c_ulong(0))
+
+
+def keepers(firn):
+    """Every keeper of this runtime directory, named by its file or not."""
+    found = []
+    wanted = b"FIRN_RUNTIME_DIR=" + firn.runtime.encode()
+    for pid in filter(str.isdigit, os.listdir("/proc")):
+        try:
+            if harness.read(f"/proc/{pid}/comm") == "firn-keeper\n" and \
+                    wanted in harness.read(f"/proc/{pid}/environ", "rb").split(b"\0"):
+                found.append(int(pid))
+        except OSError:
+            pass
+    return found
+
+
+def no_other_keeper(firn):
+    """No keeper is forgotten: each holds descriptors of every target.  Those found are ended."""
+    agent, keeper = firn.agent.pid, firn.keeper.pid
+    others = [pid for pid in keepers(firn) if pid not in (agent, keeper)]
+    for pid in others:
+        os.kill(pid, harness.signal.SIGKILL)
+    assert not others, f"keepers that nobody knows of: {others}; the agent's is {keeper}"
 
 
 def test_killed_while_it_starts_with_a_reader(firn, victims):
@@ -313,6 +337,7 @@ def test_killed_while_it_starts_with_a_reader(firn, victims):
     assert_same(snap, v.pid)
     v.cmd("verify")
     assert_no_trace(firn, v.pid)
+    no_other_keeper(firn)
 
 
 @pytest.mark.parametrize("verb", ["freeze", "evict"])
