@@ -173,16 +173,14 @@ static long spawn(const struct firn_keeper *k)
 	return pid;
 }
 
-static void end_retired(struct firn_keeper *k)
+/* End keeper @pid, if it still is one. */
+static void end_keeper(pid_t pid)
 {
 	char path[64], comm[32];
 
-	if (!k->key->retiring || k->key->retiring == k->old)
-		return;
-	snprintf(path, sizeof(path), "/proc/%d/comm", k->key->retiring);
-	if (firn_sys_read_file(path, comm, sizeof(comm)) > 0 && !strcmp(comm, FIRN_KEEPER_COMM "\n"))
-		firn_sys.kill(k->key->retiring, SIGKILL);
-	k->key->retiring = 0;
+	snprintf(path, sizeof(path), "/proc/%d/comm", pid);
+	if (pid && firn_sys_read_file(path, comm, sizeof(comm)) > 0 && !strcmp(comm, FIRN_KEEPER_COMM "\n"))
+		firn_sys.kill(pid, SIGKILL);
 }
 
 int firn_keeper_start(struct firn_keeper *k, const char *dir, struct firn_err *e)
@@ -202,7 +200,12 @@ int firn_keeper_start(struct firn_keeper *k, const char *dir, struct firn_err *e
 		return firn_err_set(e, FIRN_EXIT_FAILED, -err, "key", "a key for the packs cannot be made: %s", strerror(-err));
 	mlock(k->key, PAGE);
 	/* One that an agent replaced, and died before it could end it. */
-	end_retired(k);
+	if (k->key->retiring != k->old)
+		end_keeper(k->key->retiring);
+	k->key->retiring = 0;
+	/* One that had settled when its agent died, before any file named it.  Recovery may need what it holds. */
+	if (k->old && k->key->settled != k->old)
+		k->unnamed = k->key->settled;
 	pid = spawn(k);
 	if (pid < 0)
 		return firn_err_set(e, FIRN_EXIT_FAILED, (int)-pid, "keeper", "the keeper cannot be started: %s",
@@ -244,8 +247,9 @@ int firn_keeper_settle(struct firn_keeper *k, const char *dir)
 	/* One file, replaced at once: keeper and key belong together. */
 	err = write_file(dir, FIRN_KEEPER_PID_NAME, text);
 	if (!err && k->old) {
-		firn_sys.kill(k->old, SIGKILL);
-		k->old = 0;
+		end_keeper(k->old);
+		end_keeper(k->unnamed);
+		k->old = k->unnamed = 0;
 		k->key->retiring = 0;
 	}
 	return err;

@@ -27,6 +27,7 @@ struct firn_keeper {
 	int key_fd;
 	struct firn_key_page *key;
 	pid_t old;                   /* a former agent's, still alive; 0: none */
+	pid_t unnamed;               /* one more, that its agent came not to name; 0: none */
 };
 
 /*

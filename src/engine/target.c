@@ -154,21 +154,14 @@ void firn_target_fill_report(const struct firn_target *t, struct firn_report *r)
 }
 
 /*
- * Ask the userfaultfd whether its address space is still there, by unregistering a page: a live one answers
- * EINVAL or 0, a dead one ENOMEM.  The lowest page that can be mapped will do, unless it is watched.
+ * Ask the userfaultfd whether its address space is still there, by lifting a write protection that we never
+ * set: in a live one that fails for want of it, and changes nothing.
  */
 static bool space_ended(struct firn_target *t)
 {
-	struct uffdio_range r = { 65536, t->image->page_size };
-	struct firn_span w;
-	bool usable;
+	struct uffdio_writeprotect w = { .range = { 65536, t->image->page_size } };
 
-	if (t->armed.uffd < 0)
-		return false;
-	pthread_rwlock_rdlock(&t->armed.layout);
-	usable = !firn_link_watched(&t->armed.link, 0, &w) || w.start > r.start + r.len;
-	pthread_rwlock_unlock(&t->armed.layout);
-	return usable && firn_sys.ioctl(t->armed.uffd, UFFDIO_UNREGISTER, &r) == -ENOMEM;
+	return t->armed.uffd >= 0 && firn_sys.ioctl(t->armed.uffd, UFFDIO_WRITEPROTECT, &w) == -ESRCH;
 }
 
 bool firn_target_ended(struct firn_target *t)
