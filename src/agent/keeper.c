@@ -122,13 +122,15 @@ static int make_key(struct firn_keeper *k)
 }
 
 /* Every signal is blocked, and stays so. */
-_Noreturn static void keep(const struct firn_keeper *k)
+_Noreturn static void keep(const struct firn_keeper *k, pid_t agent)
 {
 	sigset_t all, settle;
 
 	sigfillset(&all);
 	/* Until everything is taken over, the old keeper is the one that counts: this one ends with its agent. */
 	prctl(PR_SET_PDEATHSIG, SIGKILL);
+	if (getppid() != agent)
+		_exit(0);               /* it ended before we could ask for that */
 	prctl(PR_SET_NAME, FIRN_KEEPER_COMM);
 	prctl(PR_SET_DUMPABLE, 0);
 	setsid();
@@ -146,6 +148,7 @@ _Noreturn static void keep(const struct firn_keeper *k)
 /* The keeper's process, from whichever thread.  Returns its pid, or -errno. */
 static long spawn(const struct firn_keeper *k)
 {
+	pid_t agent = getpid();
 	sigset_t all, old;
 	char path[64];
 	long pid;
@@ -156,7 +159,7 @@ static long spawn(const struct firn_keeper *k)
 	pthread_sigmask(SIG_SETMASK, &all, &old);
 	pid = syscall(SYS_clone, CLONE_FILES | SIGCHLD, 0, 0, 0, 0);
 	if (pid == 0)
-		keep(k);
+		keep(k, agent);
 	if (pid < 0)
 		pid = -errno;
 	pthread_sigmask(SIG_SETMASK, &old, NULL);
