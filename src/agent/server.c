@@ -43,8 +43,6 @@ struct server {
 	uint64_t serial;
 	int epoll, signals;
 	bool stopping;                  /* thaw all, then end */
-	bool stop_job;
-	uint64_t stop_connection;
 	uint64_t idle_since;
 };
 
@@ -352,14 +350,13 @@ static void begin_stop(struct server *s, uint64_t connection)
 	if (s->stopping)
 		return;
 	s->stopping = true;
-	s->stop_connection = connection;
 	job = calloc(1, sizeof(*job));
 	if (!job)
 		return;
 	job->connection = connection;
 	job->method = FIRN_CALL_THAW;
 	job->all = true;
-	s->stop_job = start_job(s, job);
+	start_job(s, job);
 }
 
 static void call(struct server *s, struct connection *c, const char *text, size_t len)

@@ -6,13 +6,6 @@
 #include <time.h>
 #include <unistd.h>
 
-static int sink = 2;
-
-void firn_log_to(int fd)
-{
-	sink = fd;
-}
-
 void firn_log(const char *fmt, ...)
 {
 	char line[512];
@@ -32,6 +25,6 @@ void firn_log(const char *fmt, ...)
 	if ((size_t)n > sizeof(line) - 2)
 		n = sizeof(line) - 2;
 	line[n++] = '\n';
-	if (write(sink, line, (size_t)n) < 0)
+	if (write(STDERR_FILENO, line, (size_t)n) < 0)
 		return;
 }

@@ -8,10 +8,7 @@
 
 #include "base/types.h"
 
-/* Lines go to @fd from now on (default 2).  The descriptor stays the caller's. */
-void firn_log_to(int fd);
-
-/* Write one line, with a time stamp, by one write(2).  Any thread; does not allocate; lines are cut
+/* Write one line to standard error, with a time stamp, by one write(2).  Any thread; does not allocate; lines are cut
  * at 511 bytes. */
 void firn_log(const char *fmt, ...) FIRN_PRINTF(1, 2);
 

@@ -212,7 +212,6 @@ int firn_uffd_enter(struct firn_engine *en, struct firn_target *t, struct firn_i
 	    (low != high && close_there(i, low)))
 		goto bad;
 	t->image->target_uffd = high;
-	i->j->uffd = high;
 	t->armed.uffd = firn_fd_steal(&copy);
 	firn_image_hold(en, t->image, t->armed.uffd);
 	i->j->opening_uffd = 0;
@@ -254,7 +253,7 @@ int firn_uffd_leave(struct firn_target *t, struct firn_inject *i)
 	if (!err)
 		err = firn_inject_end(i);
 	if (!err)
-		t->image->target_uffd = i->j->uffd = -1;
+		t->image->target_uffd = -1;
 	return err;
 }
 

@@ -90,7 +90,6 @@ int firn_image_create(struct firn_engine *en, struct firn_target *t, const struc
 	t->image->serial = serial;
 	snprintf(t->image->comm, sizeof(t->image->comm), "%s", proc->comm);
 	t->image->target_uffd = -1;
-	t->image->inject.uffd = -1;
 	err = firn_armed_init(&t->armed, proc->pid, &t->image->armed);
 	if (err) {
 		munmap(mem, t->image_bytes);

@@ -288,13 +288,7 @@ static int leave(struct stream *s)
 			goto out;
 	}
 	memset(&image->inject, 0, sizeof(image->inject));
-	image->inject.uffd = image->target_uffd;
-	{
-		int uffd = image->inject.uffd;
-
-		err = firn_inject_open(inject, &stop, &image->inject, s->e);
-		image->inject.uffd = uffd;
-	}
+	err = firn_inject_open(inject, &stop, &image->inject, s->e);
 	if (!err)
 		err = firn_disarm(t, inject, s->e);
 	if (err == -ENOTRECOVERABLE)

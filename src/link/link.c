@@ -271,16 +271,6 @@ void firn_link_count(const struct firn_link *l, struct firn_link_counts *ret)
 	ret->watched = active(l)->nwatched;
 }
 
-bool firn_link_missing(const struct firn_link *l)
-{
-	struct firn_run r;
-
-	for (uint32_t n = 0; firn_link_run(l, n, &r); n++)
-		if (run_missing(l, &r))
-			return true;
-	return false;
-}
-
 /* --- Layout changes ------------------------------------------------------------------------------ */
 
 void firn_link_removed(struct firn_link *l, struct firn_span span)

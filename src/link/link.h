@@ -113,8 +113,6 @@ struct firn_link_counts {
 };
 
 void firn_link_count(const struct firn_link *l, struct firn_link_counts *ret);
-/* Pages that still have to come from the pack or be filled. */
-bool firn_link_missing(const struct firn_link *l);
 
 /* --- Layout changes.  The layout lock is held exclusively. ---------------------------------------- */
 

@@ -283,7 +283,6 @@ int firn_inject_open(struct firn_inject *i, struct firn_stop *stop, struct firn_
 	}
 	mmap_call.args[0] = j->scratch;
 	j->closing = 0;
-	j->uffd = -1;
 	err = parked_call(i, &mmap_call, FIRN_INJECT_SCRATCH, &r);
 	if (err)
 		return wedged(i, err, e);

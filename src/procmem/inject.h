@@ -42,7 +42,6 @@ struct firn_inject_journal {
 	uint64_t sigmask;
 	struct firn_regs regs;
 	uint32_t closing;               /* PARKED for the last call: the scratch mapping goes */
-	int32_t uffd;                   /* descriptor number in the target, or -1 */
 	uint32_t opening_uffd;          /* descriptors are on their way; scratch tells which */
 	uint64_t pair[2];               /* inodes of the socket pair they travel by; 0: not known yet */
 };
