@@ -2,6 +2,7 @@
 """Faults that were once there, each in its smallest form."""
 import ctypes
 import os
+import subprocess
 import threading
 import time
 
@@ -379,3 +380,33 @@ def test_keeper_ends_with_children(firn, victims):
     v.reply()
     v.cmd("check 1")
     v.cmd("verify")
+
+
+# A frozen target whose threads are slow to stop again
+
+@pytest.fixture
+def crowded():
+    """Both cores busy: who does not matter to the scheduler waits for its turn."""
+    hogs = [subprocess.Popen(["sh", "-c", "while :; do :; done"]) for _ in range(2 * os.cpu_count())]
+    yield
+    for hog in hogs:
+        hog.kill()
+        hog.wait()
+
+
+@pytest.mark.parametrize("round", range(3))
+def test_tracer_dies_in_continue(firn, victims, crowded, round):
+    """Let go of by a dying tracer, a thread looks as if it ran while it goes back into its group-stop."""
+    v = odd(victims)
+    snap = snapshot(v.pid)
+    firn.freeze(v.pid)
+    firn.kill_agent()
+    firn.start(FIRN_KILL_AT="thaw.cont.mask")
+    for tid in os.listdir(f"/proc/{v.pid}/task"):
+        os.sched_setscheduler(int(tid), os.SCHED_IDLE, os.sched_param(0))
+    firn.run("thaw", v.pid)
+    firn.agent_died()
+    firn.thaw_all()
+    assert_same(snap, v.pid)
+    v.cmd("verify")
+    assert_no_trace(firn, v.pid)

@@ -159,6 +159,29 @@ out:
 	return err;
 }
 
+/*
+ * Does the target run, for certain?  A thread that a tracer has just let go of, or that was let go of because
+ * its tracer died, is on its way back into the group-stop and looks as if it ran: only the kernel's answer to
+ * a tracer tells.  Where it cannot be had the target counts as stopped, and its thaw looks again.
+ */
+static bool runs(struct firn_target *t, struct firn_err *e)
+{
+	struct firn_proc proc;
+	struct firn_stop stop;
+	bool r = false;
+
+	if (firn_proc_read(t->pid, &proc) || proc.state == 'T')
+		return false;
+	if (firn_stop_open(&stop, t->pid, proc.threads))
+		return false;
+	if (!firn_stop_all(&stop, e)) {
+		r = !stop.group_stop;
+		firn_stop_resume(&stop, false);
+	}
+	firn_stop_close(&stop);
+	return r;
+}
+
 static void discard(struct firn_engine *en, struct firn_target *t)
 {
 	firn_sys.unlink(t->image_path);
@@ -236,7 +259,6 @@ static bool take_over(struct firn_engine *en, struct firn_target *t)
 	struct firn_image *image = t->image;
 	struct firn_link_counts counts;
 	struct firn_err e = { 0 };
-	struct firn_proc proc;
 	int err = 0;
 
 	if (t->armed.uffd >= 0 && t->pack) {
@@ -272,9 +294,7 @@ static bool take_over(struct firn_engine *en, struct firn_target *t)
 		return false;
 	}
 	/* Frozen, unless the agent died between saying so and the stop. */
-	if (image->state == FIRN_TARGET_FROZEN && !firn_proc_read(t->pid, &proc) && proc.state != 'T')
-		firn_target_set_state(t, FIRN_TARGET_EVICTED);
-	else if (image->state != FIRN_TARGET_FROZEN && image->state != FIRN_TARGET_WEDGED)
+	if (image->state == FIRN_TARGET_FROZEN ? runs(t, &e) : image->state != FIRN_TARGET_WEDGED)
 		firn_target_set_state(t, FIRN_TARGET_EVICTED);
 	return true;
 }
