@@ -66,7 +66,7 @@ struct firn_bin {
 	struct firn_lock lock;
 	uint32_t list[FIRN_BUCKETS];    /* first span of each */
 	uint32_t nspans;
-	int64_t used;                   /* slots handed out to caches and not flushed; stale by what is in flight */
+	_Atomic int64_t used;           /* slots handed out and not flushed; lags for an instant */
 } __attribute__((aligned(64)));
 
 extern struct firn_bin firn_bins[FIRN_CLASSES];

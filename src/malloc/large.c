@@ -1,0 +1,382 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Huge allocations are in a table (by address, open addressing), the few that were freed last are kept for
+ * reuse for a short while, as their pages cost more than anything else about them.
+ */
+#include "malloc/large.h"
+
+#include <stdint.h>
+#include <string.h>
+#include <sys/mman.h>
+
+#include "malloc/config.h"
+#include "malloc/heap.h"
+#include "malloc/os.h"
+
+#define KEPT 8u
+#define KEPT_BYTES ((size_t)64 << 20)
+#define HUGE_PAGE ((size_t)2 << 20)
+#define FIRST_ENTRIES 256u
+
+struct huge {
+	uintptr_t address;              /* 0: empty; 1: was in use */
+	size_t bytes;                   /* mapped */
+};
+
+static struct firn_lock lock;
+static struct huge *table;
+static size_t entries, in_table, dead, huge_bytes;
+static struct {
+	void *address;
+	size_t bytes;
+	uint64_t stamp_ms;
+} kept[KEPT];
+static size_t kept_bytes;
+
+static size_t hash(uintptr_t address)
+{
+	return (address >> FIRN_PAGE_SHIFT) * 0x9e3779b97f4a7c15u >> 20;
+}
+
+static struct huge *find(const void *p)
+{
+	for (size_t i = hash((uintptr_t)p); entries; i++) {
+		struct huge *h = &table[i & (entries - 1)];
+
+		if (h->address == (uintptr_t)p)
+			return h;
+		if (!h->address)
+			return NULL;
+	}
+	return NULL;
+}
+
+static bool rebuild(size_t n)
+{
+	struct huge *old = table, *new;
+	size_t before = entries;
+
+	new = firn_os.mmap(NULL, n * sizeof(*new), PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	if (firn_os_failed(new))
+		return false;
+	table = new;
+	entries = n;
+	dead = 0;
+	for (size_t k = 0; k < before; k++) {
+		if (old[k].address < 2)
+			continue;
+		for (size_t i = hash(old[k].address);; i++) {
+			if (table[i & (n - 1)].address)
+				continue;
+			table[i & (n - 1)] = old[k];
+			break;
+		}
+	}
+	if (old)
+		firn_os.munmap(old, before * sizeof(*old));
+	return true;
+}
+
+static bool enter(void *p, size_t bytes)
+{
+	if ((in_table + dead + 1) * 2 > entries) {
+		size_t n = FIRST_ENTRIES;
+
+		while (n < (in_table + 1) * 4)
+			n *= 2;
+		if (!rebuild(n))
+			return false;
+	}
+	for (size_t i = hash((uintptr_t)p);; i++) {
+		struct huge *h = &table[i & (entries - 1)];
+
+		if (h->address > 1)
+			continue;
+		dead -= h->address;
+		*h = (struct huge){ (uintptr_t)p, bytes };
+		in_table++;
+		huge_bytes += bytes;
+		return true;
+	}
+}
+
+static void forget(struct huge *h)
+{
+	huge_bytes -= h->bytes;
+	h->address = 1;
+	in_table--;
+	dead++;
+}
+
+static size_t whole_pages(size_t n)
+{
+	return (n + FIRN_PAGE_BYTES - 1) & ~(FIRN_PAGE_BYTES - 1);
+}
+
+/* A mapping that was kept and is not much too long.  The lock is held. */
+static void *reuse(size_t bytes, size_t align, size_t *ret_bytes)
+{
+	unsigned int best = KEPT;
+
+	for (unsigned int i = 0; i < KEPT; i++)
+		if (kept[i].address && kept[i].bytes >= bytes && kept[i].bytes / 4 <= bytes / 3 &&
+		    !((uintptr_t)kept[i].address & (align - 1)) && (best == KEPT || kept[i].bytes < kept[best].bytes))
+			best = i;
+	if (best == KEPT)
+		return NULL;
+	void *p = kept[best].address;
+
+	*ret_bytes = kept[best].bytes;
+	kept_bytes -= kept[best].bytes;
+	kept[best].address = NULL;
+	return p;
+}
+
+static void *map_huge(size_t bytes, size_t align)
+{
+	size_t room = bytes + align, front;
+	char *p;
+
+	if (align <= FIRN_PAGE_BYTES)
+		room = bytes;
+	if (room < bytes)
+		return NULL;
+	p = firn_os.mmap(NULL, room, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	if (firn_os_failed(p))
+		return NULL;
+	if (room == bytes)
+		return p;
+	front = (uintptr_t)-(intptr_t)p & (align - 1);
+	if (front)
+		firn_os.munmap(p, front);
+	if (room - front - bytes)
+		firn_os.munmap(p + front + bytes, room - front - bytes);
+	return p + front;
+}
+
+static void *huge_alloc(size_t n, size_t align, bool *ret_zero)
+{
+	size_t bytes = whole_pages(n);
+	void *p;
+
+	firn_lock_take(&lock);
+	p = reuse(bytes, align, &bytes);
+	*ret_zero = !p;
+	firn_lock_drop(&lock);
+	if (!p && align < HUGE_PAGE)
+		p = map_huge(bytes, HUGE_PAGE);
+	if (!p)
+		p = map_huge(bytes, align);
+	if (!p)
+		return NULL;
+	firn_lock_take(&lock);
+	if (!enter(p, bytes)) {
+		firn_os.munmap(p, bytes);
+		p = NULL;
+	}
+	firn_lock_drop(&lock);
+	return p;
+}
+
+void *firn_large_alloc(size_t n, size_t align, bool *ret_zero)
+{
+	uint32_t units, extra, unit, skip;
+	struct firn_span *s;
+
+	if (n > PTRDIFF_MAX)
+		return NULL;
+	if (n > FIRN_LARGE_MAX || align > FIRN_LARGE_MAX)
+		return huge_alloc(n, align, ret_zero);
+	units = (uint32_t)((n + FIRN_UNIT_BYTES - 1) >> FIRN_UNIT_SHIFT);
+	if (!units)
+		units = 1;
+	extra = align > FIRN_UNIT_BYTES ? (uint32_t)(align >> FIRN_UNIT_SHIFT) - 1 : 0;
+	unit = firn_heap_alloc(units + extra, ret_zero);
+	/* The heap's range may be full, or hemmed in. */
+	if (unit == FIRN_NO_UNIT)
+		return huge_alloc(n, align, ret_zero);
+	skip = (uint32_t)(((uintptr_t)-(intptr_t)firn_unit_address(unit) & (align - 1)) >> FIRN_UNIT_SHIFT);
+	if (skip)
+		firn_heap_free(unit, skip, !*ret_zero);
+	if (extra - skip)
+		firn_heap_free(unit + skip + units, extra - skip, !*ret_zero);
+	unit += skip;
+	s = firn_span_of(unit);
+	s->units = units;
+	s->class = FIRN_CLASS_NONE;
+	s->bytes = whole_pages(n ? n : 1);
+	__atomic_store_n(&firn_heap.kinds[unit], FIRN_KIND_LARGE, __ATOMIC_RELEASE);
+	return firn_unit_address(unit);
+}
+
+bool firn_large_free(void *p)
+{
+	void *drop[2] = { NULL, NULL };
+	size_t drop_bytes[2] = { 0, 0 };
+	struct huge *h;
+
+	if (firn_heap_has(p)) {
+		uint32_t unit = firn_unit_of(p);
+		uint8_t large = FIRN_KIND_LARGE;
+
+		/* Whoever frees it first. */
+		if ((uintptr_t)p & (FIRN_UNIT_BYTES - 1) ||
+		    !__atomic_compare_exchange_n(&firn_heap.kinds[unit], &large, FIRN_KIND_TAIL, false, __ATOMIC_ACQ_REL,
+						 __ATOMIC_RELAXED))
+			return false;
+		firn_heap_free(unit, firn_span_of(unit)->units, true);
+		return true;
+	}
+	firn_lock_take(&lock);
+	h = find(p);
+	if (h) {
+		unsigned int slot = KEPT, oldest = 0;
+
+		drop[0] = p;
+		drop_bytes[0] = h->bytes;
+		forget(h);
+		for (unsigned int i = 0; i < KEPT; i++) {
+			if (!kept[i].address)
+				slot = i;
+			else if (kept[i].stamp_ms < kept[oldest].stamp_ms)
+				oldest = i;
+		}
+		if (drop_bytes[0] <= KEPT_BYTES / 2) {
+			/* The oldest makes room. */
+			if (slot == KEPT || kept_bytes + drop_bytes[0] > KEPT_BYTES) {
+				if (kept[oldest].address) {
+					drop[1] = kept[oldest].address;
+					drop_bytes[1] = kept[oldest].bytes;
+					kept_bytes -= kept[oldest].bytes;
+					kept[oldest].address = NULL;
+					slot = oldest;
+				}
+			}
+			if (slot != KEPT && kept_bytes + drop_bytes[0] <= KEPT_BYTES) {
+				kept[slot].address = p;
+				kept[slot].bytes = drop_bytes[0];
+				kept[slot].stamp_ms = firn_os.clock_ms();
+				kept_bytes += drop_bytes[0];
+				drop[0] = NULL;
+			}
+		}
+	}
+	firn_lock_drop(&lock);
+	for (int i = 0; i < 2; i++)
+		if (drop[i])
+			firn_os.munmap(drop[i], drop_bytes[i]);
+	return h;
+}
+
+size_t firn_large_usable(const void *p)
+{
+	size_t bytes = 0;
+	struct huge *h;
+
+	if (firn_heap_has(p)) {
+		uint32_t unit = firn_unit_of(p);
+
+		if (__atomic_load_n(&firn_heap.kinds[unit], __ATOMIC_RELAXED) != FIRN_KIND_LARGE ||
+		    (uintptr_t)p & (FIRN_UNIT_BYTES - 1))
+			return 0;
+		return firn_span_of(unit)->bytes;
+	}
+	firn_lock_take(&lock);
+	h = find(p);
+	if (h)
+		bytes = h->bytes;
+	firn_lock_drop(&lock);
+	return bytes;
+}
+
+static void *huge_resize(void *p, size_t n)
+{
+	size_t bytes = whole_pages(n);
+	struct huge *h, old;
+	void *new;
+
+	firn_lock_take(&lock);
+	h = find(p);
+	if (!h) {
+		firn_lock_drop(&lock);
+		return NULL;
+	}
+	/* Out of the table while it moves: the address it leaves may be somebody else's at once. */
+	old = *h;
+	forget(h);
+	new = firn_os.mremap(p, old.bytes, bytes, MREMAP_MAYMOVE, NULL);
+	if (firn_os_failed(new)) {
+		enter(p, old.bytes);
+		new = NULL;
+	} else {
+		enter(new, bytes);
+	}
+	firn_lock_drop(&lock);
+	return new;
+}
+
+void *firn_large_resize(void *p, size_t n)
+{
+	struct firn_span *s;
+	uint32_t unit, units;
+
+	if (n > PTRDIFF_MAX)
+		return NULL;
+	if (!firn_heap_has(p))
+		return n > FIRN_LARGE_MAX ? huge_resize(p, n) : NULL;
+	if (n > FIRN_LARGE_MAX || n <= FIRN_SMALL_MAX)
+		return NULL;
+	unit = firn_unit_of(p);
+	s = firn_span_of(unit);
+	units = (uint32_t)((n + FIRN_UNIT_BYTES - 1) >> FIRN_UNIT_SHIFT);
+	if (units > s->units && !firn_heap_extend(unit, s->units, units - s->units))
+		return NULL;
+	if (units < s->units)
+		firn_heap_free(unit + units, s->units - units, true);
+	s->units = units;
+	s->bytes = whole_pages(n);
+	return p;
+}
+
+size_t firn_large_purge(unsigned long before_ms)
+{
+	size_t pages = 0;
+
+	for (unsigned int i = 0; i < KEPT; i++) {
+		void *p = NULL;
+		size_t bytes = 0;
+
+		if (!__atomic_load_n(&kept[i].address, __ATOMIC_RELAXED))
+			continue;
+		firn_lock_take(&lock);
+		if (kept[i].address && kept[i].stamp_ms <= before_ms) {
+			p = kept[i].address;
+			bytes = kept[i].bytes;
+			kept[i].address = NULL;
+			kept_bytes -= bytes;
+		}
+		firn_lock_drop(&lock);
+		if (p)
+			firn_os.munmap(p, bytes);
+		pages += bytes / FIRN_PAGE_BYTES;
+	}
+	return pages;
+}
+
+size_t firn_huge_bytes(void)
+{
+	return __atomic_load_n(&huge_bytes, __ATOMIC_RELAXED);
+}
+
+void firn_large_lock(void)
+{
+	firn_lock_take(&lock);
+}
+
+void firn_large_unlock(bool child)
+{
+	if (child)
+		firn_lock_reset(&lock);
+	else
+		firn_lock_drop(&lock);
+}

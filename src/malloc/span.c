@@ -1,0 +1,424 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Refill and flush: slots move between the masks and the threads' caches in batches.  Refill holds the
+ * class's lock; flush clears bits without it, and takes it only where the span changes its list.
+ */
+#include "malloc/span.h"
+
+#include <string.h>
+#include <sys/mman.h>
+
+#include "malloc/config.h"
+#include "malloc/fold/fold.h"
+#include "malloc/heap.h"
+#include "malloc/os.h"
+
+#define PURGE_UNITS 2048u               /* looked at in one purge */
+#define PURGE_NS 300000u                /* and no longer than this */
+
+struct firn_bin firn_bins[FIRN_CLASSES] = {
+	[0 ... FIRN_CLASSES - 1] = { .list = { [0 ... FIRN_BUCKETS - 1] = FIRN_NO_UNIT } },
+};
+
+static enum firn_bucket bucket_of(unsigned int c, int32_t nfree)
+{
+	int32_t slots = firn_classes[c].slots;
+
+	if (nfree <= 0)
+		return FIRN_BUCKET_FULL;
+	if (nfree >= slots)
+		return FIRN_BUCKET_EMPTY;
+	if (nfree <= slots / 8)
+		return FIRN_BUCKET_DENSE;
+	return nfree <= slots / 2 ? FIRN_BUCKET_MIDDLE : FIRN_BUCKET_SPARSE;
+}
+
+/* Set bits of the last word of a page (or span). */
+static uint64_t valid_bits(unsigned int slots, unsigned int word)
+{
+	return slots >= (word + 1) * 64 ? ~(uint64_t)0 : ((uint64_t)1 << slots % 64) - 1;
+}
+
+/* Slots that refill would find. */
+static int32_t available(struct firn_span *s, unsigned int c)
+{
+	const struct firn_class *k = &firn_classes[c];
+	int32_t n = 0;
+
+	if (!s->closed)
+		return atomic_load_explicit(&s->nfree, memory_order_relaxed);
+	for (unsigned int page = 0; page < FIRN_UNIT_PAGES; page++)
+		for (unsigned int w = 0; w < k->page_words && !(s->closed >> page & 1); w++)
+			n += __builtin_popcountll(~atomic_load_explicit(&s->mask[page * k->page_words + w],
+									 memory_order_relaxed) &
+						  valid_bits(k->page_slots, w));
+	return n;
+}
+
+static void unlink_span(struct firn_bin *bin, struct firn_span *s)
+{
+	if (s->bucket == FIRN_BUCKET_FULL)
+		return;
+	if (s->prev != FIRN_NO_UNIT)
+		firn_span_of(s->prev)->next = s->next;
+	else
+		bin->list[s->bucket] = s->next;
+	if (s->next != FIRN_NO_UNIT)
+		firn_span_of(s->next)->prev = s->prev;
+	s->bucket = FIRN_BUCKET_FULL;
+}
+
+static void link_span(struct firn_bin *bin, struct firn_span *s, enum firn_bucket b)
+{
+	uint32_t unit = firn_span_unit(s);
+
+	s->bucket = (uint8_t)b;
+	if (b == FIRN_BUCKET_FULL)
+		return;
+	s->prev = FIRN_NO_UNIT;
+	s->next = bin->list[b];
+	if (s->next != FIRN_NO_UNIT)
+		firn_span_of(s->next)->prev = unit;
+	bin->list[b] = unit;
+}
+
+/* An empty span gives its unit back, unless it is the class's only one with room, or a page of it is being
+ * folded. */
+static bool release(struct firn_bin *bin, struct firn_span *s)
+{
+	uint16_t special = s->closed | s->folded | s->copied;
+	uint32_t unit = firn_span_unit(s);
+
+	if (special)
+		firn_fold_release(s, special);
+	if (s->closed | s->folded | s->copied)
+		return false;
+	unlink_span(bin, s);
+	bin->nspans--;
+	s->class = FIRN_CLASS_NONE;
+	firn_heap_free(unit, 1, s->touched);
+	return true;
+}
+
+void firn_span_relist(struct firn_span *s)
+{
+	unsigned int c = s->class;
+	struct firn_bin *bin = &firn_bins[c];
+	int32_t nfree = atomic_load(&s->nfree);
+	enum firn_bucket b;
+
+	if (nfree == firn_classes[c].slots && bin->list[FIRN_BUCKET_EMPTY] != FIRN_NO_UNIT &&
+	    s->bucket != FIRN_BUCKET_EMPTY && release(bin, s))
+		return;
+	b = bucket_of(c, nfree);
+	if (b != FIRN_BUCKET_FULL && s->closed && !available(s, c))
+		b = FIRN_BUCKET_FULL;
+	if (b == s->bucket)
+		return;
+	unlink_span(bin, s);
+	link_span(bin, s, b);
+}
+
+/* A new span of class @c; its lock is held. */
+static struct firn_span *add(unsigned int c)
+{
+	bool clean;
+	uint32_t unit = firn_heap_alloc(1, &clean);
+	struct firn_span *s;
+
+	if (unit == FIRN_NO_UNIT)
+		return NULL;
+	s = firn_span_of(unit);
+	for (unsigned int w = 0; w < FIRN_MASK_WORDS; w++)
+		if (atomic_load_explicit(&s->mask[w], memory_order_relaxed))
+			atomic_store_explicit(&s->mask[w], 0, memory_order_relaxed);
+	s->idle = s->closed = s->folded = s->copied = 0;
+	s->touched = clean ? 0 : UINT16_MAX;
+	memset(s->quiet, 0, sizeof(s->quiet));
+	memset(s->backoff, 0, sizeof(s->backoff));
+	memset(s->writes, 0, sizeof(s->writes));
+	s->class = (uint8_t)c;
+	atomic_store(&s->nfree, firn_classes[c].slots);
+	firn_bins[c].nspans++;
+	__atomic_store_n(&firn_heap.kinds[unit], c, __ATOMIC_RELEASE);
+	link_span(&firn_bins[c], s, FIRN_BUCKET_EMPTY);
+	return s;
+}
+
+/*
+ * Where refill begins in a page: not at its first slot, but somewhere of the page's own, so that pages which
+ * were filled in the same way, and of which the same slots stay, can be folded onto each other.
+ */
+static unsigned int start_of(uint32_t unit, unsigned int page, unsigned int slots)
+{
+	uint32_t h = (unit * FIRN_UNIT_PAGES + page) * 2654435761u;
+
+	return (unsigned int)((uint64_t)(h ^ h >> 15) * slots >> 32);
+}
+
+struct taking {
+	void **slots;
+	unsigned int want, got;
+};
+
+/* Take free slots among @nwords words from @mask on, from slot @start on and around.  @base: of slot 0. */
+static void take(struct taking *t, _Atomic uint64_t *mask, unsigned int slots, unsigned int start, uintptr_t base,
+		 size_t size)
+{
+	unsigned int nwords = (slots + 63) / 64;
+
+	for (unsigned int i = 0; i <= nwords && t->got < t->want; i++) {
+		unsigned int w = (start / 64 + i) % nwords;
+		uint64_t open = valid_bits(slots, w), bits, taken = 0;
+
+		if (!i)
+			open &= ~(uint64_t)0 << start % 64;
+		else if (i == nwords)
+			open &= ((uint64_t)1 << start % 64) - 1;
+		bits = ~atomic_load_explicit(&mask[w], memory_order_relaxed) & open;
+		while (bits && t->got < t->want) {
+			unsigned int b = (unsigned int)__builtin_ctzll(bits);
+
+			bits &= bits - 1;
+			taken |= (uint64_t)1 << b;
+			/* From the end: the first is the one that is used first. */
+			t->slots[t->want - ++t->got] = (void *)(base + (w * 64 + b) * size);
+		}
+		if (taken)
+			atomic_fetch_or_explicit(&mask[w], taken, memory_order_acquire);
+	}
+}
+
+static bool page_empty(const _Atomic uint64_t *mask, unsigned int words)
+{
+	uint64_t any = 0;
+
+	for (unsigned int w = 0; w < words; w++)
+		any |= atomic_load_explicit(&mask[w], memory_order_relaxed);
+	return !any;
+}
+
+/* Fuller pages first: those in use, then those that are resident, then the rest. */
+static void take_pages(struct taking *t, struct firn_span *s, unsigned int c)
+{
+	const struct firn_class *k = &firn_classes[c];
+	uint32_t unit = firn_span_unit(s);
+	uintptr_t base = (uintptr_t)firn_unit_address(unit);
+	uint16_t open = (uint16_t)~s->closed, empty = 0, group;
+
+	for (unsigned int page = 0; page < FIRN_UNIT_PAGES; page++)
+		if (page_empty(&s->mask[page * k->page_words], k->page_words))
+			empty |= (uint16_t)(1u << page);
+	for (int turn = 0; turn < 3 && t->got < t->want; turn++) {
+		group = turn == 0 ? open & ~empty : turn == 1 ? open & empty & s->touched : open & empty & ~s->touched;
+		for (; group && t->got < t->want; group &= group - 1) {
+			unsigned int page = (unsigned int)__builtin_ctz(group), before = t->got;
+
+			take(t, &s->mask[page * k->page_words], k->page_slots, start_of(unit, page, k->page_slots),
+			     base + page * FIRN_PAGE_BYTES, k->size);
+			if (t->got == before)
+				continue;
+			s->touched |= (uint16_t)(1u << page);
+			s->idle &= (uint16_t)~(1u << page);
+		}
+	}
+}
+
+/* Pages that slot @i of a class whose slots straddle pages lies in. */
+static uint16_t pages_of(unsigned int c, unsigned int i)
+{
+	unsigned int first = i * firn_classes[c].size >> FIRN_PAGE_SHIFT;
+	unsigned int last = ((i + 1) * firn_classes[c].size - 1) >> FIRN_PAGE_SHIFT;
+
+	return (uint16_t)((2u << last) - (1u << first));
+}
+
+static void take_straddling(struct taking *t, struct firn_span *s, unsigned int c)
+{
+	const struct firn_class *k = &firn_classes[c];
+	uintptr_t base = (uintptr_t)firn_unit_address(firn_span_unit(s));
+	unsigned int before = t->got;
+	uint16_t pages = 0;
+
+	take(t, s->mask, k->slots, 0, base, k->size);
+	for (unsigned int i = before; i < t->got; i++)
+		pages |= pages_of(c, (unsigned int)(((uintptr_t)t->slots[t->want - i - 1] - base) / k->size));
+	s->touched |= pages;
+	s->idle &= (uint16_t)~pages;
+}
+
+unsigned int firn_span_refill(unsigned int c, void **slots, unsigned int want)
+{
+	struct firn_bin *bin = &firn_bins[c];
+	struct taking t = { slots, want, 0 };
+
+	firn_lock_take(&bin->lock);
+	while (t.got < want) {
+		unsigned int before = t.got;
+		struct firn_span *s = NULL;
+
+		for (unsigned int b = FIRN_BUCKET_DENSE; b < FIRN_BUCKETS && !s; b++)
+			if (bin->list[b] != FIRN_NO_UNIT)
+				s = firn_span_of(bin->list[b]);
+		if (!s) {
+			/* Not one more than the first for a batch: it may be the last memory there is. */
+			if (t.got && want > 1 && t.got >= want / 2)
+				break;
+			s = add(c);
+			if (!s)
+				break;
+		}
+		if (firn_classes[c].page_slots)
+			take_pages(&t, s, c);
+		else
+			take_straddling(&t, s, c);
+		atomic_fetch_sub(&s->nfree, (int32_t)(t.got - before));
+		if (t.got == before) {
+			/* What is free lies in closed pages, or is not yet counted. */
+			unlink_span(bin, s);
+			continue;
+		}
+		firn_span_relist(s);
+	}
+	if (t.got)
+		atomic_fetch_add_explicit(&bin->used, t.got, memory_order_relaxed);
+	firn_lock_drop(&bin->lock);
+	if (t.got && t.got < want)
+		memmove(slots, slots + want - t.got, t.got * sizeof(*slots));
+	return t.got;
+}
+
+/* @n bits of span @s were cleared. */
+static void freed(struct firn_span *s, unsigned int c, int32_t n)
+{
+	int32_t nfree = atomic_fetch_add(&s->nfree, n) + n;
+
+	if (bucket_of(c, nfree) == __atomic_load_n(&s->bucket, __ATOMIC_RELAXED))
+		return;
+	firn_lock_take(&firn_bins[c].lock);
+	/* It may have become something else meanwhile: whoever made it so has put it where it belongs. */
+	if (s->class == c)
+		firn_span_relist(s);
+	firn_lock_drop(&firn_bins[c].lock);
+}
+
+static void bad_pointer(const void *p)
+{
+	firn_die("free of %p, which is not the start of an allocation", p);
+}
+
+void firn_span_flush(unsigned int c, void *const *slots, unsigned int n)
+{
+	_Atomic uint64_t *word = NULL;
+	struct firn_span *span = NULL;
+	uint64_t bits = 0, old;
+	int32_t count = 0;
+
+	atomic_fetch_sub_explicit(&firn_bins[c].used, n, memory_order_relaxed);
+	for (unsigned int i = 0; i <= n; i++) {
+		struct firn_span *s = NULL;
+		_Atomic uint64_t *w = NULL;
+		uint64_t bit = 0;
+
+		if (i < n) {
+			uint32_t unit = firn_unit_of(slots[i]);
+			int b = firn_span_slot(c, (uintptr_t)slots[i] & (FIRN_UNIT_BYTES - 1));
+
+			if (b < 0)
+				bad_pointer(slots[i]);
+			s = firn_span_of(unit);
+			w = &s->mask[b / 64];
+			bit = (uint64_t)1 << b % 64;
+		}
+		if (w == word && !(bits & bit)) {
+			bits |= bit;
+			continue;
+		}
+		if (word) {
+			/* Clearing is what gives the slot away: all that was done to it comes before. */
+			old = atomic_fetch_and_explicit(word, ~bits, memory_order_release);
+			if ((old & bits) != bits)
+				firn_die("double free of an allocation of %u bytes (found when %u of them were given back)",
+					 firn_classes[c].size, n);
+			count += __builtin_popcountll(bits);
+		}
+		if (s != span) {
+			if (span)
+				freed(span, c, count);
+			span = s;
+			count = 0;
+		}
+		word = w;
+		bits = bit;
+	}
+}
+
+/* Pages of @s in which no slot is taken. */
+static uint16_t empty_pages(struct firn_span *s, unsigned int c)
+{
+	const struct firn_class *k = &firn_classes[c];
+	uint16_t used = 0;
+
+	if (k->page_slots) {
+		for (unsigned int page = 0; page < FIRN_UNIT_PAGES; page++)
+			if (!page_empty(&s->mask[page * k->page_words], k->page_words))
+				used |= (uint16_t)(1u << page);
+		return (uint16_t)~used;
+	}
+	for (unsigned int w = 0; w < k->page_words; w++)
+		for (uint64_t bits = atomic_load_explicit(&s->mask[w], memory_order_relaxed); bits; bits &= bits - 1)
+			used |= pages_of(c, w * 64 + (unsigned int)__builtin_ctzll(bits));
+	return (uint16_t)~used;
+}
+
+/* The class's lock is held: nothing is taken from an empty page meanwhile. */
+static size_t purge_span(struct firn_span *s, unsigned int c, bool all)
+{
+	uint16_t empty = empty_pages(s, c) & s->touched & (uint16_t)~(s->closed | s->folded | s->copied);
+	uint16_t gone = all ? empty : empty & s->idle;
+	char *base = firn_unit_address(firn_span_unit(s));
+	size_t pages = 0;
+
+	s->idle = empty & (uint16_t)~gone;
+	s->touched &= (uint16_t)~gone;
+	while (gone) {
+		unsigned int first = (unsigned int)__builtin_ctz(gone);
+		unsigned int n = (unsigned int)__builtin_ctz(~((unsigned int)gone >> first));
+
+		firn_os.madvise(base + first * FIRN_PAGE_BYTES, n * FIRN_PAGE_BYTES, MADV_DONTNEED);
+		gone &= (uint16_t)~(((1u << n) - 1) << first);
+		pages += n;
+	}
+	if (atomic_load(&s->nfree) == firn_classes[c].slots && !s->idle && !s->touched)
+		release(&firn_bins[c], s);
+	return pages;
+}
+
+size_t firn_span_purge(bool all)
+{
+	static _Atomic uint32_t cursor;
+	uint32_t units = __atomic_load_n(&firn_heap.units, __ATOMIC_ACQUIRE), u = all ? 0 : atomic_load(&cursor);
+	uint64_t until = firn_os.clock_ns() + PURGE_NS;
+	size_t pages = 0;
+
+	for (uint32_t n = 0; n < (all ? units : PURGE_UNITS) && n < units; n++, u++) {
+		unsigned int c;
+
+		if (u >= units)
+			u = 0;
+		c = __atomic_load_n(&firn_heap.kinds[u], __ATOMIC_RELAXED) & ~FIRN_KIND_SLOW;
+		if (c == FIRN_CLASS_NONE || c >= FIRN_CLASSES)
+			continue;
+		if (__atomic_load_n(&firn_span_of(u)->bucket, __ATOMIC_RELAXED) == FIRN_BUCKET_FULL)
+			continue;
+		firn_lock_take(&firn_bins[c].lock);
+		if (firn_span_of(u)->class == c && (__atomic_load_n(&firn_heap.kinds[u], __ATOMIC_RELAXED) & ~FIRN_KIND_SLOW) == c)
+			pages += purge_span(firn_span_of(u), c, all);
+		firn_lock_drop(&firn_bins[c].lock);
+		if (!all && n % 16 == 15 && firn_os.clock_ns() > until)
+			break;
+	}
+	if (!all)
+		atomic_store(&cursor, u);
+	return pages;
+}
