@@ -1,0 +1,4 @@
+/* SPDX-License-Identifier: MIT */
+#include "malloc/stats.h"
+
+struct firn_malloc_counters firn_counters;
