@@ -10,6 +10,7 @@
 #include "malloc/config.h"
 #include "malloc/fold/fold.h"
 #include "malloc/heap.h"
+#include "malloc/large.h"
 #include "malloc/os.h"
 
 #define CACHE_BYTES (160u << 10)        /* address space of one; touched as far as it is used */
@@ -256,8 +257,12 @@ void *firn_cache_alloc(unsigned int c)
 		if (b->n)
 			p = b->slots[--b->n];
 	}
-	if (!p && !firn_span_refill(c, &p, 1))
-		p = NULL;
+	if (!p && !firn_span_refill(c, &p, 1)) {
+		bool zero;
+
+		/* The heap is hemmed in, or memory is out: perhaps there is room elsewhere. */
+		p = firn_large_alloc(firn_classes[c].size, firn_classes[c].size & -firn_classes[c].size, &zero);
+	}
 	leave(t, cache ? cache : &firn_cache_closed);
 	if (cache)
 		firn_fold_tick(false);

@@ -358,7 +358,10 @@ int firn_heap_open(void)
 	}
 	for (h->base = 0; bytes >= MIN_HEAP_BYTES; bytes /= 2) {
 		/* A quarter of it is looked for at least: under a limit on address space not all is free. */
-		h->base = choose_base(limited ? bytes / 4 : bytes, bytes / FIRN_UNIT_BYTES * sizeof(struct firn_span));
+		uint64_t below = bytes / FIRN_UNIT_BYTES * sizeof(struct firn_span);
+
+		below = (below + METADATA_STEP - 1) & ~(METADATA_STEP - 1);
+		h->base = choose_base(limited ? bytes / 4 : bytes, below);
 		if (h->base)
 			break;
 	}
