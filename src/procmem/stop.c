@@ -6,10 +6,10 @@
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/ptrace.h>
-#include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "base/restart.h"
 #include "procmem/proc.h"
 #include "sys/sys.h"
 
@@ -18,9 +18,6 @@
 #endif
 #define OPT_SYSGOOD 1ul
 #define OPT_SUSPEND_SECCOMP (1ul << 21)
-#ifndef SYS_epoll_pwait2
-#define SYS_epoll_pwait2 441
-#endif
 
 int firn_stop_open(struct firn_stop *s, pid_t pid, unsigned int threads)
 {
@@ -176,39 +173,16 @@ static bool fd_is_socket(pid_t pid, long fd)
 	return n > 7 && !memcmp(link, "socket:", 7);
 }
 
-/* Calls that end with -EINTR when stopped, and may be begun anew.  close is never among them. */
+/* May the call that returned -EINTR when stopped be begun anew? */
 static bool may_restart(pid_t pid, long nr, long arg0)
 {
-	switch (nr) {
-#ifdef SYS_epoll_wait
-	case SYS_epoll_wait:
-#endif
-	case SYS_epoll_pwait:
-	case SYS_epoll_pwait2:
-	case SYS_semop:
-	case SYS_semtimedop:
-	case SYS_io_getevents:
-	case SYS_io_pgetevents:
-	case SYS_io_uring_enter:
-	case SYS_rt_sigtimedwait:
-	case SYS_msgrcv:
-	case SYS_msgsnd:
-	case SYS_accept:
-	case SYS_accept4:
-	case SYS_connect:
-	case SYS_recvfrom:
-	case SYS_recvmsg:
-	case SYS_recvmmsg:
-	case SYS_sendto:
-	case SYS_sendmsg:
-	case SYS_mq_timedreceive:
-	case SYS_mq_timedsend:
+	switch (firn_restart_rule(nr)) {
+	case FIRN_RESTART_ALWAYS:
 		return true;
-	case SYS_read:
-	case SYS_readv:
-	case SYS_write:
-	case SYS_writev:
+	case FIRN_RESTART_SOCKET:
 		return fd_is_socket(pid, arg0);
+	case FIRN_RESTART_NEVER:
+		break;
 	}
 	return false;
 }
