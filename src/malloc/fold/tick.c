@@ -3,6 +3,7 @@
  * When: purges and passes are driven by threads of the program that come by.  Owns the pass lock and the
  * time at which something is due next; may use nothing of libc.
  */
+#include <signal.h>
 #include <sys/syscall.h>
 
 #include "malloc/config.h"
@@ -24,15 +25,31 @@ static long pid(void)
 	return firn_os.call(SYS_getpid, 0, 0, 0, 0, 0, 0);
 }
 
+/* A signal handler that allocates would wait for a lock that its own thread holds. */
+static void block_signals(uint64_t *ret_before)
+{
+	uint64_t all = ~(uint64_t)0;
+
+	firn_os.call(SYS_rt_sigprocmask, SIG_SETMASK, (long)&all, (long)ret_before, sizeof(all), 0, 0);
+}
+
+static void unblock_signals(const uint64_t *before)
+{
+	firn_os.call(SYS_rt_sigprocmask, SIG_SETMASK, (long)before, 0, sizeof(*before), 0, 0);
+}
+
 bool firn_fold_tick(bool idle)
 {
-	uint64_t now = firn_os.clock_ms(), half = firn_config.decay_ms / 2;
+	uint64_t now = firn_os.clock_ms(), half = firn_config.decay_ms / 2, signals;
 
 	(void)idle;
 	if (now < atomic_load_explicit(&due_ms, memory_order_relaxed) || !firn_heap.base)
 		return false;
-	if (!firn_lock_try(&firn_pass_lock))
+	block_signals(&signals);
+	if (!firn_lock_try(&firn_pass_lock)) {
+		unblock_signals(&signals);
 		return false;
+	}
 	if (!self)
 		self = pid();
 	if (self == pid() && now >= purge_ms) {
@@ -43,15 +60,18 @@ bool firn_fold_tick(bool idle)
 	}
 	atomic_store_explicit(&due_ms, purge_ms, memory_order_relaxed);
 	firn_lock_drop(&firn_pass_lock);
+	unblock_signals(&signals);
 	return false;
 }
 
 size_t firn_fold_now(void)
 {
 	size_t pages = 0;
+	uint64_t signals;
 
 	if (!firn_heap.base)
 		return 0;
+	block_signals(&signals);
 	firn_lock_take(&firn_pass_lock);
 	if (!self)
 		self = pid();
@@ -60,6 +80,7 @@ size_t firn_fold_now(void)
 		pages += firn_heap_purge(UINT64_MAX);
 	}
 	firn_lock_drop(&firn_pass_lock);
+	unblock_signals(&signals);
 	return pages * FIRN_PAGE_BYTES;
 }
 
