@@ -13,6 +13,7 @@
 #include "malloc/heap.h"
 #include "malloc/os.h"
 
+#define firn_unlikely(x) __builtin_expect(!!(x), 0)
 #define PURGE_UNITS 2048u               /* looked at in one purge */
 #define PURGE_NS 300000u                /* and no longer than this */
 
@@ -161,32 +162,38 @@ struct taking {
 	unsigned int want, got;
 };
 
-/* Take free slots among @nwords words from @mask on, from slot @start on and around.  @base: of slot 0. */
+/* Take free slots of the @slots from @mask on, from slot @start on and around.  @base: of slot 0. */
 static void take(struct taking *t, _Atomic uint64_t *mask, unsigned int slots, unsigned int start, uintptr_t base,
 		 size_t size)
 {
-	unsigned int nwords = (slots + 63) / 64;
+	unsigned int nwords = (slots + 63) / 64, left = t->want - t->got;
+	/* From the end: the first is the one that is used first. */
+	void **to = t->slots + left;
 
-	for (unsigned int i = 0; i <= nwords && t->got < t->want; i++) {
+	for (unsigned int i = 0; i <= nwords && left; i++) {
 		unsigned int w = (start / 64 + i) % nwords;
-		uint64_t open = valid_bits(slots, w), bits, taken = 0;
+		uint64_t open = valid_bits(slots, w), old, bits, rest;
+		uintptr_t first = base + w * 64 * size;
 
 		if (!i)
 			open &= ~(uint64_t)0 << start % 64;
 		else if (i == nwords)
 			open &= ((uint64_t)1 << start % 64) - 1;
-		bits = ~atomic_load_explicit(&mask[w], memory_order_relaxed) & open;
-		while (bits && t->got < t->want) {
-			unsigned int b = (unsigned int)__builtin_ctzll(bits);
-
-			bits &= bits - 1;
-			taken |= (uint64_t)1 << b;
-			/* From the end: the first is the one that is used first. */
-			t->slots[t->want - ++t->got] = (void *)(base + (w * 64 + b) * size);
-		}
-		if (taken)
-			atomic_fetch_or_explicit(&mask[w], taken, memory_order_acquire);
+		old = atomic_load_explicit(&mask[w], memory_order_relaxed);
+		bits = rest = ~old & open;
+		if (!bits)
+			continue;
+		for (; rest && left; rest &= rest - 1, left--)
+			*--to = (void *)(first + (unsigned int)__builtin_ctzll(rest) * size);
+		bits &= ~rest;
+		/* Where no bit is set nobody can clear one. */
+		if (old)
+			atomic_fetch_or_explicit(&mask[w], bits, memory_order_acquire);
+		else
+			atomic_store_explicit(&mask[w], bits, memory_order_relaxed);
 	}
+	atomic_thread_fence(memory_order_acquire);
+	t->got = t->want - left;
 }
 
 static bool page_empty(const _Atomic uint64_t *mask, unsigned int words)
@@ -307,50 +314,68 @@ static void bad_pointer(const void *p)
 	firn_die("free of %p, which is not the start of an allocation", p);
 }
 
+/* Clear @bits of a word of span @s. */
+static void clear(unsigned int c, _Atomic uint64_t *word, uint64_t bits, unsigned int n)
+{
+	/* Clearing is what gives the slots away: all that was done to them comes before. */
+	uint64_t old = atomic_fetch_and_explicit(word, ~bits, memory_order_release);
+
+	if ((old & bits) != bits)
+		firn_die("double free of an allocation of %u bytes (found when %u of them were given back)",
+			 firn_classes[c].size, n);
+}
+
 void firn_span_flush(unsigned int c, void *const *slots, unsigned int n)
 {
-	_Atomic uint64_t *word = NULL;
+	const struct firn_class *k = &firn_classes[c];
+	/* Slots count from the start of their page, or of their unit where they straddle pages. */
+	unsigned int shift = k->page_slots ? FIRN_PAGE_SHIFT : FIRN_UNIT_SHIFT;
+	const uint32_t limit = k->page_slots ? k->page_slots : k->slots, size = k->size;
+	const uint64_t magic = k->magic;
+	void *const *end = slots + n;
 	struct firn_span *span = NULL;
-	uint64_t bits = 0, old;
 	int32_t count = 0;
 
 	atomic_fetch_sub_explicit(&firn_bins[c].used, n, memory_order_relaxed);
-	for (unsigned int i = 0; i <= n; i++) {
-		struct firn_span *s = NULL;
-		_Atomic uint64_t *w = NULL;
-		uint64_t bit = 0;
+	while (slots < end) {
+		/* Those in a row of one page. */
+		const uintptr_t start = (uintptr_t)*slots & ~(((uintptr_t)1 << shift) - 1);
+		struct firn_span *s = firn_span_of(firn_unit_of(*slots));
+		_Atomic uint64_t *words = s->mask;
+		void *const *first = slots;
+		uint64_t bits = 0;
+		uint32_t word = 0;
 
-		if (i < n) {
-			uint32_t unit = firn_unit_of(slots[i]);
-			int b = firn_span_slot(c, (uintptr_t)slots[i] & (FIRN_UNIT_BYTES - 1));
-
-			if (b < 0)
-				bad_pointer(slots[i]);
-			s = firn_span_of(unit);
-			w = &s->mask[b / 64];
-			bit = (uint64_t)1 << b % 64;
-		}
-		if (w == word && !(bits & bit)) {
-			bits |= bit;
-			continue;
-		}
-		if (word) {
-			/* Clearing is what gives the slot away: all that was done to it comes before. */
-			old = atomic_fetch_and_explicit(word, ~bits, memory_order_release);
-			if ((old & bits) != bits)
-				firn_die("double free of an allocation of %u bytes (found when %u of them were given back)",
-					 firn_classes[c].size, n);
-			count += __builtin_popcountll(bits);
-		}
 		if (s != span) {
 			if (span)
 				freed(span, c, count);
 			span = s;
 			count = 0;
 		}
-		word = w;
-		bits = bit;
+		if (k->page_slots)
+			words += (start >> FIRN_PAGE_SHIFT & (FIRN_UNIT_PAGES - 1)) * k->page_words;
+		do {
+			uintptr_t within = (uintptr_t)*slots - start;
+			uint32_t slot = (uint32_t)(within * magic >> 32);
+			uint64_t bit = (uint64_t)1 << slot % 64;
+
+			if (within >> shift)
+				break;
+			if (firn_unlikely(slot * size != within || slot >= limit))
+				bad_pointer(*slots);
+			if (slot / 64 != word || bits & bit) {
+				if (bits)
+					clear(c, words + word, bits, n);
+				bits = 0;
+				word = slot / 64;
+			}
+			bits |= bit;
+		} while (++slots < end);
+		clear(c, words + word, bits, n);
+		count += (int32_t)(slots - first);
 	}
+	if (span)
+		freed(span, c, count);
 }
 
 /* Pages of @s in which no slot is taken. */
