@@ -253,11 +253,11 @@ void *firn_cache_alloc(unsigned int c)
 			cache->used[c]++;
 		want = b->cap > 1 ? b->cap / 2 : 1;
 		if (b->cap && !b->n)
-			b->n = firn_span_refill(c, b->slots, want);
+			b->n = firn_span_refill(c, b->slots, want, b->cap);
 		if (b->n)
 			p = b->slots[--b->n];
 	}
-	if (!p && !firn_span_refill(c, &p, 1)) {
+	if (!p && !firn_span_refill(c, &p, 1, 1)) {
 		bool zero;
 
 		/* The heap is hemmed in, or memory is out: perhaps there is room elsewhere. */

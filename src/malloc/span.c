@@ -159,18 +159,16 @@ static unsigned int start_of(uint32_t unit, unsigned int page, unsigned int slot
 
 struct taking {
 	void **slots;
-	unsigned int want, got;
+	unsigned int want, room, got;
 };
 
 /* Take free slots of the @slots from @mask on, from slot @start on and around.  @base: of slot 0. */
 static void take(struct taking *t, _Atomic uint64_t *mask, unsigned int slots, unsigned int start, uintptr_t base,
 		 size_t size)
 {
-	unsigned int nwords = (slots + 63) / 64, left = t->want - t->got;
-	/* From the end: the first is the one that is used first. */
-	void **to = t->slots + left;
+	unsigned int nwords = (slots + 63) / 64, got = t->got;
 
-	for (unsigned int i = 0; i <= nwords && left; i++) {
+	for (unsigned int i = 0; i <= nwords && got < t->want; i++) {
 		unsigned int w = (start / 64 + i) % nwords;
 		uint64_t open = valid_bits(slots, w), old, bits, rest;
 		uintptr_t first = base + w * 64 * size;
@@ -183,8 +181,15 @@ static void take(struct taking *t, _Atomic uint64_t *mask, unsigned int slots, u
 		bits = rest = ~old & open;
 		if (!bits)
 			continue;
-		for (; rest && left; rest &= rest - 1, left--)
-			*--to = (void *)(first + (unsigned int)__builtin_ctzll(rest) * size);
+		if (!~rest && t->room - got >= 64) {
+			/* A whole word: a few more than wanted, if need be. */
+			for (unsigned int j = 0; j < 64; j++)
+				t->slots[got + j] = (void *)(first + j * size);
+			rest = 0;
+			got += 64;
+		}
+		for (; rest && got < t->want; rest &= rest - 1)
+			t->slots[got++] = (void *)(first + (unsigned int)__builtin_ctzll(rest) * size);
 		bits &= ~rest;
 		/* Where no bit is set nobody can clear one. */
 		if (old)
@@ -193,7 +198,7 @@ static void take(struct taking *t, _Atomic uint64_t *mask, unsigned int slots, u
 			atomic_store_explicit(&mask[w], bits, memory_order_relaxed);
 	}
 	atomic_thread_fence(memory_order_acquire);
-	t->got = t->want - left;
+	t->got = got;
 }
 
 static bool page_empty(const _Atomic uint64_t *mask, unsigned int words)
@@ -249,15 +254,15 @@ static void take_straddling(struct taking *t, struct firn_span *s, unsigned int 
 
 	take(t, s->mask, k->slots, 0, base, k->size);
 	for (unsigned int i = before; i < t->got; i++)
-		pages |= pages_of(c, (unsigned int)(((uintptr_t)t->slots[t->want - i - 1] - base) / k->size));
+		pages |= pages_of(c, (unsigned int)(((uintptr_t)t->slots[i] - base) / k->size));
 	s->touched |= pages;
 	s->idle &= (uint16_t)~pages;
 }
 
-unsigned int firn_span_refill(unsigned int c, void **slots, unsigned int want)
+unsigned int firn_span_refill(unsigned int c, void **slots, unsigned int want, unsigned int room)
 {
 	struct firn_bin *bin = &firn_bins[c];
-	struct taking t = { slots, want, 0 };
+	struct taking t = { slots, want, room, 0 };
 
 	firn_lock_take(&bin->lock);
 	while (t.got < want) {
@@ -290,8 +295,13 @@ unsigned int firn_span_refill(unsigned int c, void **slots, unsigned int want)
 	if (t.got)
 		atomic_fetch_add_explicit(&bin->used, t.got, memory_order_relaxed);
 	firn_lock_drop(&bin->lock);
-	if (t.got && t.got < want)
-		memmove(slots, slots + want - t.got, t.got * sizeof(*slots));
+	/* The cache is used from its end: what came from the fullest page is used first. */
+	for (unsigned int i = 0, j = t.got; i + 1 < j; i++) {
+		void *p = slots[i];
+
+		slots[i] = slots[--j];
+		slots[j] = p;
+	}
 	return t.got;
 }
 
@@ -309,73 +319,73 @@ static void freed(struct firn_span *s, unsigned int c, int32_t n)
 	firn_lock_drop(&firn_bins[c].lock);
 }
 
-static void bad_pointer(const void *p)
+/* One of @slots to @end, or the one at @end where there is none, is no slot. */
+static void bad_pointer(unsigned int c, uintptr_t start, void *const *slots, void *const *end)
 {
-	firn_die("free of %p, which is not the start of an allocation", p);
+	while (slots < end && !(((uintptr_t)*slots - start) % firn_classes[c].size))
+		slots++;
+	firn_die("free of %p, which is not the start of an allocation", *slots);
 }
 
-/* Clear @bits of a word of span @s. */
-static void clear(unsigned int c, _Atomic uint64_t *word, uint64_t bits, unsigned int n)
+/*
+ * Clear the bits of the slots from *@slots on that lie in the same word as the first, and move *@slots past
+ * them.  Slots count from @start, the start of their page, or of their unit where they straddle pages.
+ */
+static void clear_word(unsigned int c, _Atomic uint64_t *words, uintptr_t start, void *const **slots, void *const *end)
 {
-	/* Clearing is what gives the slots away: all that was done to them comes before. */
-	uint64_t old = atomic_fetch_and_explicit(word, ~bits, memory_order_release);
+	const struct firn_class *k = &firn_classes[c];
+	const uint64_t size = k->size, magic = k->magic;
+	uint32_t limit = k->page_slots ? k->page_slots : k->slots;
+	uint32_t word = (uint32_t)(((uintptr_t)**slots - start) * magic >> 32) / 64;
+	uintptr_t first = start + word * 64 * size;
+	uint64_t range, bits = 0, wrong = 0, old;
+	void *const *p = *slots;
 
-	if ((old & bits) != bits)
-		firn_die("double free of an allocation of %u bytes (found when %u of them were given back)",
-			 firn_classes[c].size, n);
+	limit -= word * 64;     /* one past the last, at most: then no slot is there */
+	range = (limit < 64 ? limit : 64) * size;
+	do {
+		uint64_t within = (uintptr_t)*p - first, slot = within * magic >> 32;
+
+		if (within >= range)
+			break;
+		wrong |= slot * size ^ within;
+		bits |= (uint64_t)1 << slot;
+	} while (++p < end);
+	if (firn_unlikely(wrong || p == *slots))
+		bad_pointer(c, start, *slots, p);
+	/* Clearing is what gives the slots away: all that was done to them comes before. */
+	old = atomic_fetch_and_explicit(&words[word], ~bits, memory_order_release);
+	if (firn_unlikely((old & bits) != bits || __builtin_popcountll(bits) != p - *slots))
+		firn_die("double free of an allocation of %u bytes (found when %u of them were given back)", k->size,
+			 (unsigned int)(end - *slots));
+	*slots = p;
 }
 
 void firn_span_flush(unsigned int c, void *const *slots, unsigned int n)
 {
 	const struct firn_class *k = &firn_classes[c];
-	/* Slots count from the start of their page, or of their unit where they straddle pages. */
 	unsigned int shift = k->page_slots ? FIRN_PAGE_SHIFT : FIRN_UNIT_SHIFT;
-	const uint32_t limit = k->page_slots ? k->page_slots : k->slots, size = k->size;
-	const uint64_t magic = k->magic;
-	void *const *end = slots + n;
+	void *const *end = slots + n, *const *from = slots;
 	struct firn_span *span = NULL;
-	int32_t count = 0;
 
 	atomic_fetch_sub_explicit(&firn_bins[c].used, n, memory_order_relaxed);
 	while (slots < end) {
-		/* Those in a row of one page. */
-		const uintptr_t start = (uintptr_t)*slots & ~(((uintptr_t)1 << shift) - 1);
+		uintptr_t start = (uintptr_t)*slots & ~(((uintptr_t)1 << shift) - 1);
 		struct firn_span *s = firn_span_of(firn_unit_of(*slots));
 		_Atomic uint64_t *words = s->mask;
-		void *const *first = slots;
-		uint64_t bits = 0;
-		uint32_t word = 0;
 
 		if (s != span) {
 			if (span)
-				freed(span, c, count);
+				freed(span, c, (int32_t)(slots - from));
 			span = s;
-			count = 0;
+			from = slots;
 		}
 		if (k->page_slots)
 			words += (start >> FIRN_PAGE_SHIFT & (FIRN_UNIT_PAGES - 1)) * k->page_words;
-		do {
-			uintptr_t within = (uintptr_t)*slots - start;
-			uint32_t slot = (uint32_t)(within * magic >> 32);
-			uint64_t bit = (uint64_t)1 << slot % 64;
-
-			if (within >> shift)
-				break;
-			if (firn_unlikely(slot * size != within || slot >= limit))
-				bad_pointer(*slots);
-			if (slot / 64 != word || bits & bit) {
-				if (bits)
-					clear(c, words + word, bits, n);
-				bits = 0;
-				word = slot / 64;
-			}
-			bits |= bit;
-		} while (++slots < end);
-		clear(c, words + word, bits, n);
-		count += (int32_t)(slots - first);
+		clear_word(c, words, start, &slots, end);
 	}
 	if (span)
-		freed(span, c, count);
+		freed(span, c, (int32_t)(slots - from));
 }
 
 /* Pages of @s in which no slot is taken. */

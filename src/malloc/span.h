@@ -71,9 +71,10 @@ struct firn_bin {
 
 extern struct firn_bin firn_bins[FIRN_CLASSES];
 
-/* Fill @slots with up to @want free slots of class @c, fullest span first, the last to be used first.
- * Thread: any, no lock held.  Returns how many; 0 where memory is out.  The caller owns the slots. */
-unsigned int firn_span_refill(unsigned int c, void **slots, unsigned int want);
+/* Fill @slots with @want free slots of class @c, or a few more up to @room, fullest span first, the last to
+ * be used first.  Thread: any, no lock held.  Returns how many, fewer than @want where that saves a span;
+ * 0 where memory is out.  The caller owns the slots. */
+unsigned int firn_span_refill(unsigned int c, void **slots, unsigned int want, unsigned int room);
 
 /* Give @n slots back to their masks.  Each must be a slot of class @c whose bit is set: anything else ends
  * the process with a message (firn_die).  Thread: any, no lock held. */
