@@ -196,12 +196,12 @@ void *firn_realloc(void *p, size_t n)
 
 FIRN_PUBLIC void *FIRN_NAME(malloc)(size_t n)
 {
-	return firn_alloc(n);
+	return firn_door_alloc(n);
 }
 
 FIRN_PUBLIC void FIRN_NAME(free)(void *p)
 {
-	firn_free(p);
+	firn_door_free(p);
 }
 
 FIRN_PUBLIC void *FIRN_NAME(calloc)(size_t count, size_t size)
@@ -212,12 +212,12 @@ FIRN_PUBLIC void *FIRN_NAME(calloc)(size_t count, size_t size)
 		errno = ENOMEM;
 		return NULL;
 	}
-	return firn_alloc_zeroed(n);
+	return firn_door_zeroed(n);
 }
 
 FIRN_PUBLIC void *FIRN_NAME(realloc)(void *p, size_t n)
 {
-	return firn_realloc(p, n);
+	return firn_door_realloc(p, n);
 }
 
 FIRN_PUBLIC void *FIRN_NAME(reallocarray)(void *p, size_t count, size_t size)
@@ -228,7 +228,7 @@ FIRN_PUBLIC void *FIRN_NAME(reallocarray)(void *p, size_t count, size_t size)
 		errno = ENOMEM;
 		return NULL;
 	}
-	return firn_realloc(p, n);
+	return firn_door_realloc(p, n);
 }
 
 /* As glibc's: an alignment that is no power of two is rounded up to one. */
@@ -240,7 +240,7 @@ FIRN_PUBLIC void *FIRN_NAME(memalign)(size_t align, size_t n)
 	}
 	if (align & (align - 1))
 		align = (size_t)1 << (64 - __builtin_clzl(align));
-	return firn_alloc_aligned(n, align);
+	return firn_door_aligned(n, align);
 }
 
 FIRN_PUBLIC int FIRN_NAME(posix_memalign)(void **ret, size_t align, size_t n)
@@ -250,7 +250,7 @@ FIRN_PUBLIC int FIRN_NAME(posix_memalign)(void **ret, size_t align, size_t n)
 
 	if (align < sizeof(void *) || align & (align - 1))
 		return EINVAL;
-	p = firn_alloc_aligned(n, align);
+	p = firn_door_aligned(n, align);
 	errno = saved;
 	if (!p)
 		return ENOMEM;
@@ -264,10 +264,10 @@ FIRN_PUBLIC void *FIRN_NAME(aligned_alloc)(size_t align, size_t n)
 		errno = EINVAL;
 		return NULL;
 	}
-	return firn_alloc_aligned(n, align);
+	return firn_door_aligned(n, align);
 }
 
 FIRN_PUBLIC size_t FIRN_NAME(malloc_usable_size)(void *p)
 {
-	return p ? firn_usable(p) : 0;
+	return p ? firn_door_usable(p) : 0;
 }

@@ -70,4 +70,54 @@ static inline void firn_free(void *p)
 	firn_free_slow(p);
 }
 
+/*
+ * The doors: what the public functions of any name call.  With -Dmalloc_checks=full they lead through check.c.
+ * @n of free_sized is what was asked for; it is looked at by the checks only.
+ */
+#ifdef FIRN_MALLOC_CHECKS
+void *firn_door_alloc(size_t n);
+void *firn_door_zeroed(size_t n);
+void *firn_door_aligned(size_t n, size_t align);
+void *firn_door_realloc(void *p, size_t n);
+size_t firn_door_usable(const void *p);
+void firn_door_free(void *p);
+void firn_door_free_sized(void *p, size_t n);
+#else
+static inline void *firn_door_alloc(size_t n)
+{
+	return firn_alloc(n);
+}
+
+static inline void *firn_door_zeroed(size_t n)
+{
+	return firn_alloc_zeroed(n);
+}
+
+static inline void *firn_door_aligned(size_t n, size_t align)
+{
+	return firn_alloc_aligned(n, align);
+}
+
+static inline void *firn_door_realloc(void *p, size_t n)
+{
+	return firn_realloc(p, n);
+}
+
+static inline size_t firn_door_usable(const void *p)
+{
+	return firn_usable(p);
+}
+
+static inline void firn_door_free(void *p)
+{
+	firn_free(p);
+}
+
+static inline void firn_door_free_sized(void *p, size_t n)
+{
+	(void)n;
+	firn_free(p);
+}
+#endif
+
 #endif

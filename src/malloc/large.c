@@ -368,6 +368,26 @@ size_t firn_huge_bytes(void)
 	return __atomic_load_n(&huge_bytes, __ATOMIC_RELAXED);
 }
 
+size_t firn_huge_count(void)
+{
+	return __atomic_load_n(&in_table, __ATOMIC_RELAXED);
+}
+
+bool firn_huge_has(const void *p, size_t n)
+{
+	bool found = false;
+
+	firn_lock_take(&lock);
+	for (size_t i = 0; i < entries && !found; i++) {
+		const struct huge *h = &table[i];
+		size_t off = (uintptr_t)p - h->address;
+
+		found = h->address > 1 && off < h->bytes && n <= h->bytes - off;
+	}
+	firn_lock_drop(&lock);
+	return found;
+}
+
 void firn_large_lock(void)
 {
 	firn_lock_take(&lock);

@@ -28,6 +28,10 @@ size_t firn_large_purge(unsigned long before_ms);
 
 /* Bytes in use in mappings of their own. */
 size_t firn_huge_bytes(void);
+size_t firn_huge_count(void);
+
+/* Do all bytes of @p .. @p + @n - 1 lie in one huge allocation?  Thread: any, no lock held. */
+bool firn_huge_has(const void *p, size_t n);
 
 void firn_large_lock(void);
 void firn_large_unlock(bool child);

@@ -133,7 +133,7 @@ static struct firn_span *add(unsigned int c)
 	for (unsigned int w = 0; w < FIRN_MASK_WORDS; w++)
 		if (atomic_load_explicit(&s->mask[w], memory_order_relaxed))
 			atomic_store_explicit(&s->mask[w], 0, memory_order_relaxed);
-	s->idle = s->closed = s->folded = s->copied = 0;
+	s->idle = s->closed = s->folded = s->copied = s->never = 0;
 	s->touched = clean ? 0 : UINT16_MAX;
 	memset(s->quiet, 0, sizeof(s->quiet));
 	memset(s->backoff, 0, sizeof(s->backoff));
@@ -416,6 +416,7 @@ static size_t purge_span(struct firn_span *s, unsigned int c, bool all)
 
 	s->idle = empty & (uint16_t)~gone;
 	s->touched &= (uint16_t)~gone;
+	s->never &= (uint16_t)~gone;
 	while (gone) {
 		unsigned int first = (unsigned int)__builtin_ctz(gone);
 		unsigned int n = (unsigned int)__builtin_ctz(~((unsigned int)gone >> first));

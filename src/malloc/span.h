@@ -50,6 +50,8 @@ struct firn_span {
 	uint64_t bytes;                 /* large: usable bytes */
 	uint64_t stamp_ms;              /* free: since when */
 	bool resident;                  /* free: some of it may be resident; of this unit alone */
+	uint16_t never;                 /* one bit a page: not to be folded (firn_malloc_never_fold), until it is given
+					 * back; under the class's lock: whoever closes pages leaves these out */
 	/* The folder's. */
 	uint8_t quiet[FIRN_UNIT_PAGES]; /* passes that found the page's mask unchanged */
 	uint8_t backoff[FIRN_UNIT_PAGES];       /* passes to leave it alone for */

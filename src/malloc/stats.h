@@ -10,6 +10,8 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "malloc/class.h"
+
 #define FIRN_PAUSES 32u
 
 struct firn_malloc_counters {
@@ -63,21 +65,25 @@ static inline void firn_count_pause(uint64_t ns)
 		;
 }
 
-/* What there is, in bytes. */
+/* What there is; in bytes where it does not say how many. */
 struct firn_usage {
-	uint64_t allocated;             /* slots whose bit is set (so also what threads cache), large and huge ones */
-	uint64_t small;                 /* of it, slots */
-	uint64_t huge;                  /* of it, in mappings of their own */
-	uint64_t mapped;                /* the heap as far as it is grown, and huge mappings; not metadata */
-	uint64_t touched;               /* may be resident by our count: folded pages count by their frames */
-	uint64_t free_slots;            /* slots of class spans whose bit is clear */
-	uint64_t spans, large, free_runs;       /* how many */
+	uint64_t allocated;             /* small, large and huge */
+	uint64_t small;                 /* slots whose bit is set, so also those that threads cache */
+	uint64_t large_bytes, huge_bytes;
+	uint64_t heap;                  /* as far as it is grown */
+	uint64_t mapped;                /* heap and huge; not metadata */
+	uint64_t touched;               /* may be resident; folded pages count by their frames */
+	uint64_t free_bytes;            /* of the heap: free slots and free runs */
+	uint64_t free_resident;         /* free runs that may be resident */
+	uint64_t spans, large, huge, free_runs;         /* how many */
+	uint64_t class_free[FIRN_CLASSES];              /* how many slots whose bit is clear */
 };
 
-/*
- * Look at every unit.  Takes one class's lock at a time, none of them for longer than a span takes; the sums
- * are those of no single instant.  Thread: any, no lock held.  Allocates nothing.
- */
+/* Look at every unit.  Thread: any, anywhere, also in a signal handler; takes no lock and allocates nothing: the
+ * sums are those of no single instant. */
 void firn_stats_walk(struct firn_usage *ret);
+
+/* All of it in a few lines on standard error, by write(2).  Thread: any, anywhere. */
+void firn_stats_print(void);
 
 #endif
