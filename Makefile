@@ -13,6 +13,7 @@ help:
 	@echo 'make check        every check and test (root for the live ones); ends with one line of counts'
 	@echo 'make unit         the unit tests alone'
 	@echo 'make bench        the benchmarks (root)'
+	@echo 'make bench-malloc the allocator beside others (root; ARGS=--quick for a first look)'
 	@echo 'make install      into PREFIX=$(PREFIX), below DESTDIR'
 	@echo 'make clang|asan|tsan   another build, in build-clang/, build-asan/, build-tsan/'
 	@echo 'make clean        remove the build folders'
@@ -46,6 +47,10 @@ includes:
 bench: all
 	@BUILD=$(abspath $(BUILD)) bench/run
 
+bench-malloc: all
+	@. tools/packages.sh && firn_packages $$FIRN_BENCH_MALLOC_PACKAGES
+	@BUILD=$(abspath $(BUILD)) bench/malloc/run $(ARGS)
+
 install: $(BUILD)/build.ninja
 	@$(MESON) configure $(BUILD) -Dprefix=$(PREFIX)
 	@$(NINJA) -C $(BUILD)
@@ -54,4 +59,4 @@ install: $(BUILD)/build.ninja
 clean:
 	rm -rf build build-clang build-asan build-tsan $(BUILD)
 
-.PHONY: all help clang asan tsan demo unit check includes bench install clean
+.PHONY: all help clang asan tsan demo unit check includes bench bench-malloc install clean
