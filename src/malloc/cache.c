@@ -121,8 +121,19 @@ static void flush_bin(struct firn_cache *cache, unsigned int c, unsigned int n)
 {
 	struct firn_cache_bin *b = &cache->bins[c];
 
-	/* The oldest: the newest are still in the processor's cache. */
 	firn_span_flush(c, b->slots, n);
+	b->n -= n;
+	memmove(b->slots, b->slots + n, b->n * sizeof(*b->slots));
+}
+
+/* Half of a full bin: the oldest, as the newest are still in the processor's cache. */
+static void make_room(struct firn_cache *cache, unsigned int c)
+{
+	struct firn_cache_bin *b = &cache->bins[c];
+	unsigned int n = (b->n + 1) / 2;
+
+	if (!firn_depot_put(c, b->slots, n))
+		firn_span_flush(c, b->slots, n);
 	b->n -= n;
 	memmove(b->slots, b->slots + n, b->n * sizeof(*b->slots));
 }
@@ -293,7 +304,7 @@ void firn_cache_free(unsigned int c, void *p)
 		if (cache->used[c] < UINT8_MAX)
 			cache->used[c]++;
 		if (b->n == b->cap && b->n)
-			flush_bin(cache, c, (b->n + 1) / 2);
+			make_room(cache, c);
 		if (b->n < b->cap)
 			b->slots[b->n++] = p;
 		else
@@ -315,5 +326,6 @@ void firn_cache_flush(void)
 	enter(t);
 	look_around(cache);
 	flush_all(cache, false);
+	firn_depot_drain();
 	leave(t, cache);
 }

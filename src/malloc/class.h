@@ -38,6 +38,9 @@ struct firn_class {
 	uint16_t cache_max;             /* slots that a thread's cache holds at most */
 };
 
+/* The depot keeps this many bytes of free slots of a class. */
+#define FIRN_DEPOT_BYTES ((size_t)256 << 10)
+
 extern const struct firn_class firn_classes[FIRN_CLASSES];
 extern const uint8_t firn_class_by_size[FIRN_TABLE_MAX / 16 + 1];
 
@@ -54,6 +57,11 @@ static inline unsigned int firn_class_of(size_t n)
 /* Class of slots that hold @n bytes aligned to @align, which is a power of two in 32 .. FIRN_PAGE_BYTES.
  * FIRN_CLASS_NONE where only whole pages will do. */
 unsigned int firn_class_aligned(size_t n, size_t align);
+
+static inline uint32_t firn_depot_slots(unsigned int c)
+{
+	return (uint32_t)(FIRN_DEPOT_BYTES / firn_classes[c].size);
+}
 
 static inline bool firn_class_foldable(unsigned int c)
 {

@@ -40,6 +40,7 @@ void firn_init(void)
 	read_environment();
 	if (firn_cache_open() || firn_heap_open())
 		firn_die("no address space for a heap");
+	firn_depot_open();
 	atomic_store(&state, 2);
 }
 

@@ -259,12 +259,74 @@ static void take_straddling(struct taking *t, struct firn_span *s, unsigned int 
 	s->idle &= (uint16_t)~pages;
 }
 
+void firn_depot_open(void)
+{
+	size_t n = 0;
+	void *p;
+
+	for (unsigned int c = 1; c < FIRN_CLASSES; c++)
+		n += firn_depot_slots(c);
+	p = firn_os.mmap(NULL, n * sizeof(void *), PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+	if (firn_os_failed(p))
+		return;
+	for (unsigned int c = 1; c < FIRN_CLASSES; c++) {
+		firn_bins[c].depot = p;
+		p = (void **)p + firn_depot_slots(c);
+	}
+}
+
+bool firn_depot_put(unsigned int c, void *const *slots, unsigned int n)
+{
+	struct firn_bin *bin = &firn_bins[c];
+	bool ok;
+
+	firn_lock_take(&bin->lock);
+	ok = bin->depot && bin->stored + n <= firn_depot_slots(c);
+	if (ok) {
+		memcpy(bin->depot + bin->stored, slots, n * sizeof(*slots));
+		bin->stored += n;
+	}
+	firn_lock_drop(&bin->lock);
+	return ok;
+}
+
+/* Up to @want slots out of the depot.  The class's lock is held. */
+static unsigned int depot_take(unsigned int c, void **slots, unsigned int want)
+{
+	struct firn_bin *bin = &firn_bins[c];
+	unsigned int n = bin->stored < want ? bin->stored : want;
+
+	bin->stored -= n;
+	memcpy(slots, bin->depot + bin->stored, n * sizeof(*slots));
+	return n;
+}
+
+void firn_depot_drain(void)
+{
+	void *slots[128];
+	unsigned int n;
+
+	for (unsigned int c = 1; c < FIRN_CLASSES; c++) {
+		while (__atomic_load_n(&firn_bins[c].stored, __ATOMIC_RELAXED)) {
+			firn_lock_take(&firn_bins[c].lock);
+			n = depot_take(c, slots, sizeof(slots) / sizeof(slots[0]));
+			firn_lock_drop(&firn_bins[c].lock);
+			firn_span_flush(c, slots, n);
+		}
+	}
+}
+
 unsigned int firn_span_refill(unsigned int c, void **slots, unsigned int want, unsigned int room)
 {
 	struct firn_bin *bin = &firn_bins[c];
 	struct taking t = { slots, want, room, 0 };
 
 	firn_lock_take(&bin->lock);
+	if (bin->stored) {
+		t.got = depot_take(c, slots, want);
+		firn_lock_drop(&bin->lock);
+		return t.got;
+	}
 	while (t.got < want) {
 		unsigned int before = t.got;
 		struct firn_span *s = NULL;
@@ -436,6 +498,8 @@ size_t firn_span_purge(bool all)
 	uint32_t units = __atomic_load_n(&firn_heap.units, __ATOMIC_ACQUIRE), u = all ? 0 : atomic_load(&cursor);
 	uint64_t until = firn_os.clock_ns() + PURGE_NS;
 	size_t pages = 0;
+
+	firn_depot_drain();
 
 	for (uint32_t n = 0; n < (all ? units : PURGE_UNITS) && n < units; n++, u++) {
 		unsigned int c;

@@ -68,6 +68,8 @@ struct firn_bin {
 	struct firn_lock lock;
 	uint32_t list[FIRN_BUCKETS];    /* first span of each */
 	uint32_t nspans;
+	void **depot;                   /* a stack of slots; NULL: there was no memory for it */
+	uint32_t stored;                /* how many; under the lock to change */
 	_Atomic int64_t used;           /* slots handed out and not flushed; lags for an instant */
 } __attribute__((aligned(64)));
 
@@ -82,8 +84,21 @@ unsigned int firn_span_refill(unsigned int c, void **slots, unsigned int want, u
  * the process with a message (firn_die).  Thread: any, no lock held. */
 void firn_span_flush(unsigned int c, void *const *slots, unsigned int n);
 
+/* Make room for the depot.  Once, before anything is freed.  Without memory there is none. */
+void firn_depot_open(void);
+
+/*
+ * The depot: what one cache gives back another one may want at once, and the masks need not be touched for
+ * it.  Keeps @n slots of class @c for that; false where it is full.  Refill takes from it first.  Slots in it
+ * count as cached.  Thread: any, no lock held.
+ */
+bool firn_depot_put(unsigned int c, void *const *slots, unsigned int n);
+
+/* Flush all that is in the depot.  Thread: any, no lock held. */
+void firn_depot_drain(void);
+
 /* Return to the kernel pages that have been empty for two looks, and units that hold nothing.  @all: at
- * once.  Thread: any, no lock held.  Returns pages returned. */
+ * once.  Drains the depot first.  Thread: any, no lock held.  Returns pages returned. */
 size_t firn_span_purge(bool all);
 
 /* The slot of class @c at offset @off of its unit; -1 where none begins there. */
