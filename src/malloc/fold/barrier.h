@@ -22,11 +22,18 @@ struct firn_barrier {
 	enum firn_barrier_tier tier;
 	int uffd;                       /* WP: the helper's; -1 */
 	bool wp_unpopulated;            /* else populate before protecting */
-	const char *why;                /* static text: why not a better one */
-	/* TRACER: what was stopped. */
+	const char *why;                /* static text: why not a better one; NULL: there is none */
+	/* TRACER: what was stopped, and when. */
+	uint64_t since_ns;
 	int stopped;
 	int tids[512];
 };
+
+/*
+ * Milliseconds until a stop of the other threads is due again, where that is the tier of the last attempt; 0
+ * otherwise.  Cheap: asked before a helper is made.  Thread: any that holds the pass lock.
+ */
+uint64_t firn_barrier_wait_ms(void);
 
 /*
  * In the helper.  Chooses the best tier that is allowed and possible, and holds for the whole process what it

@@ -1,0 +1,20 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Is this process under a seccomp filter?  Such a filter may kill for a call that only the folder makes, so by
+ * default there is no folding under one (firn_config.seccomp).
+ */
+#ifndef FIRN_MALLOC_FOLD_SECCOMP_H
+#define FIRN_MALLOC_FOLD_SECCOMP_H
+
+#include <stdbool.h>
+
+/* Is it?  May make a harmless system call to find out.  Thread: any.  True once: true for ever. */
+bool firn_seccomp_filtered(void);
+
+/* May it not fold because of that? */
+bool firn_seccomp_forbids(void);
+
+/* Is a filter known of?  Makes no system call. */
+bool firn_seccomp_known(void);
+
+#endif
