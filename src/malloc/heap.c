@@ -28,6 +28,7 @@
 #define STEP_UNITS 64u                  /* 4 MiB */
 #define LIMITED_STEP_UNITS 16u          /* where address space is limited */
 #define STEP_MAX_UNITS 1024u
+#define PURGE_UNITS 256u                /* 16 MiB */
 #define METADATA_STEP ((size_t)65536)
 #define EXACT 64u                       /* runs below this length have a list each */
 #define LISTS (EXACT + 24u)
@@ -254,11 +255,13 @@ out:
 
 size_t firn_heap_purge(uint64_t before_ms)
 {
+	/* A pause of a millisecond, no more; the rest is for the next time. */
+	uint32_t left = before_ms == UINT64_MAX ? UINT32_MAX : PURGE_UNITS;
 	size_t pages = 0;
 
 	if (!__atomic_load_n(&resident_units, __ATOMIC_RELAXED))
 		return 0;
-	for (uint32_t l = 1; l < LISTS; l++) {
+	for (uint32_t l = 1; l < LISTS && left; l++) {
 		uint32_t next;
 
 		if (!(__atomic_load_n(&filled[RESIDENT][l / 64], __ATOMIC_RELAXED) >> l % 64 & 1))
@@ -272,6 +275,11 @@ size_t firn_heap_purge(uint64_t before_ms)
 			if (s->stamp_ms > before_ms)
 				continue;
 			take_out(u);
+			if (n > left) {
+				insert(u + left, n - left, true, s->stamp_ms);
+				n = left;
+			}
+			left -= n;
 			/* Ours while the kernel works on it: the lock is not held that long. */
 			memset(firn_heap.kinds + u, FIRN_KIND_TAIL, n);
 			firn_lock_drop(&firn_heap.lock);
@@ -279,7 +287,7 @@ size_t firn_heap_purge(uint64_t before_ms)
 			pages += n * FIRN_UNIT_PAGES;
 			firn_lock_take(&firn_heap.lock);
 			give(u, n, false, 0);
-			next = lists[RESIDENT][l];
+			next = left ? lists[RESIDENT][l] : FIRN_NO_UNIT;
 		}
 		firn_lock_drop(&firn_heap.lock);
 	}

@@ -58,7 +58,8 @@ void firn_heap_free(uint32_t first, uint32_t n, bool resident);
 /* Units right behind @first .. @first + @n that are free, up to @more of them, become part of the run.  Returns success. */
 bool firn_heap_extend(uint32_t first, uint32_t n, uint32_t more);
 
-/* Return free runs to the kernel that have been free since before @before_ms.  Returns pages. */
+/* Return free runs to the kernel that have been free since before @before_ms (UINT64_MAX: all; else 16 MiB at
+ * most).  Returns pages. */
 size_t firn_heap_purge(uint64_t before_ms);
 
 /* Make @pages pages from @address anonymous and empty again, whatever is mapped there.  0 or -errno (then
