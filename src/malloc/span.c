@@ -15,7 +15,7 @@
 
 #define firn_unlikely(x) __builtin_expect(!!(x), 0)
 #define PURGE_UNITS 2048u               /* looked at in one purge */
-#define PURGE_NS 300000u                /* and no longer than this */
+#define PURGE_NS 400000u                /* and no longer than this */
 
 struct firn_bin firn_bins[FIRN_CLASSES] = {
 	[0 ... FIRN_CLASSES - 1] = { .list = { [0 ... FIRN_BUCKETS - 1] = FIRN_NO_UNIT } },
@@ -509,7 +509,9 @@ size_t firn_span_purge(bool all)
 		c = __atomic_load_n(&firn_heap.kinds[u], __ATOMIC_RELAXED) & ~FIRN_KIND_SLOW;
 		if (c == FIRN_CLASS_NONE || c >= FIRN_CLASSES)
 			continue;
-		if (__atomic_load_n(&firn_span_of(u)->bucket, __ATOMIC_RELAXED) == FIRN_BUCKET_FULL)
+		/* Too little is free for a page to be empty. */
+		if (atomic_load_explicit(&firn_span_of(u)->nfree, memory_order_relaxed) < firn_classes[c].page_slots ||
+		    __atomic_load_n(&firn_span_of(u)->bucket, __ATOMIC_RELAXED) == FIRN_BUCKET_FULL)
 			continue;
 		firn_lock_take(&firn_bins[c].lock);
 		if (firn_span_of(u)->class == c && (__atomic_load_n(&firn_heap.kinds[u], __ATOMIC_RELAXED) & ~FIRN_KIND_SLOW) == c)
