@@ -1,0 +1,67 @@
+# SPDX-License-Identifier: MIT
+"""The allocator's barrier: nothing is lost and nobody notices while pages are folded under running threads."""
+import os
+import subprocess
+
+import pytest
+
+import harness
+
+PROGRAMS = os.path.join(harness.BUILD, "tests", "malloc")
+LIBRARY = os.path.join(harness.BUILD, "libfirnmalloc.so")
+
+# Which tier, as whom.
+ROOT = [("none", 0), ("wp", 0), ("tracer", 0)]
+USER = [("none", harness.NOBODY), ("tracer", harness.NOBODY)]
+SINGLE = {"none"}
+
+
+def run(name, *args, env=None, seconds=100, skip=True):
+    """Run a test program: exit 2 says that this host cannot do what is tested."""
+    full = {k: v for k, v in os.environ.items() if not k.startswith("FIRN_")}
+    full.update(env or {})
+    p = subprocess.run([os.path.join(PROGRAMS, name), *map(str, args)], env=full, timeout=seconds,
+                       stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    print(p.stdout)
+    if p.returncode == 2 and skip:
+        pytest.skip(p.stdout.strip().splitlines()[-1])
+    assert p.returncode == 0, f"{name} {args}: status {p.returncode}\n{p.stdout}"
+    return p.stdout
+
+
+def as_user(tier, user):
+    """What to pass; without root, only what an ordinary user may do is left."""
+    if os.geteuid() != 0 and user == 0:
+        if tier == "wp":
+            pytest.skip("needs root")
+        pytest.skip("the ordinary user's row covers it")
+    return user if os.geteuid() == 0 else 0
+
+
+@pytest.mark.parametrize("tier,user", ROOT + USER)
+def test_folds_under_load(tier, user):
+    run("barrier-fold", tier, 6000, as_user(tier, user))
+
+
+@pytest.mark.long
+@pytest.mark.limit(900)
+@pytest.mark.parametrize("tier,user", ROOT + USER)
+def test_a_hundred_thousand_folds(tier, user):
+    run("barrier-fold", tier, 100000, as_user(tier, user), seconds=800)
+
+
+@pytest.mark.parametrize("tier,user", ROOT[1:] + USER[1:])
+def test_sixty_four_threads(tier, user):
+    run("barrier-fold", tier, 2000, as_user(tier, user), 64)
+
+
+@pytest.mark.parametrize("tier,user", ROOT + USER)
+@pytest.mark.parametrize("case", ["pinned", "locked", "seccomp", "traced", "partner", "limits", "killed"])
+def test_alone_or_not(case, tier, user):
+    run("barrier-cases", case, tier, as_user(tier, user))
+
+
+@pytest.mark.parametrize("tier,user", ROOT[1:] + USER[1:])
+@pytest.mark.parametrize("case", ["hole", "signal", "flood", "futex", "vfork", "descriptors", "churn"])
+def test_among_threads(case, tier, user):
+    run("barrier-cases", case, tier, as_user(tier, user))
