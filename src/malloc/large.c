@@ -84,7 +84,8 @@ static bool enter(void *p, size_t bytes)
 
 		while (n < (in_table + 1) * 4)
 			n *= 2;
-		if (!rebuild(n))
+		/* Without memory for a larger table this one serves until it is nearly full. */
+		if (!rebuild(n) && (in_table + dead + 1) * 8 > entries * 7)
 			return false;
 	}
 	for (size_t i = hash((uintptr_t)p);; i++) {
@@ -178,23 +179,46 @@ static void *huge_alloc(size_t n, size_t align, bool *ret_zero)
 	return p;
 }
 
+/* Memory or addresses are out: what is kept for later goes.  False where there was none. */
+static bool give_back(void)
+{
+	size_t pages = firn_large_purge(UINT64_MAX);
+
+	pages += firn_span_purge(true);
+	return pages + firn_heap_purge(UINT64_MAX);
+}
+
 void *firn_large_alloc(size_t n, size_t align, bool *ret_zero)
 {
+	bool huge = n > FIRN_LARGE_MAX || align > FIRN_LARGE_MAX;
 	uint32_t units, extra, unit, skip;
 	struct firn_span *s;
+	void *p;
 
-	if (n > PTRDIFF_MAX)
+	if (n > PTRDIFF_MAX || align > PTRDIFF_MAX)
 		return NULL;
-	if (n > FIRN_LARGE_MAX || align > FIRN_LARGE_MAX)
-		return huge_alloc(n, align, ret_zero);
+	if (huge) {
+		p = huge_alloc(n, align, ret_zero);
+		if (!p && firn_large_purge(UINT64_MAX))
+			p = huge_alloc(n, align, ret_zero);
+		/* Where addresses are limited the heap may hold them. */
+		if (p || align > FIRN_LARGE_MAX || n >> FIRN_UNIT_SHIFT >= __atomic_load_n(&firn_heap.units, __ATOMIC_RELAXED))
+			return p;
+	}
 	units = (uint32_t)((n + FIRN_UNIT_BYTES - 1) >> FIRN_UNIT_SHIFT);
 	if (!units)
 		units = 1;
 	extra = align > FIRN_UNIT_BYTES ? (uint32_t)(align >> FIRN_UNIT_SHIFT) - 1 : 0;
 	unit = firn_heap_alloc(units + extra, ret_zero);
-	/* The heap's range may be full, or hemmed in. */
-	if (unit == FIRN_NO_UNIT)
-		return huge_alloc(n, align, ret_zero);
+	if (unit == FIRN_NO_UNIT) {
+		/* The heap's range may be full, or hemmed in. */
+		p = huge ? NULL : huge_alloc(n, align, ret_zero);
+		if (p || !give_back())
+			return p;
+		unit = firn_heap_alloc(units + extra, ret_zero);
+		if (unit == FIRN_NO_UNIT)
+			return huge ? NULL : huge_alloc(n, align, ret_zero);
+	}
 	skip = (uint32_t)(((uintptr_t)-(intptr_t)firn_unit_address(unit) & (align - 1)) >> FIRN_UNIT_SHIFT);
 	if (skip)
 		firn_heap_free(unit, skip, !*ret_zero);
