@@ -326,9 +326,11 @@ static uintptr_t choose_base(uint64_t bytes, uint64_t below)
 	void *p;
 
 #if !defined(__SANITIZE_THREAD__) && UINTPTR_MAX > UINT32_MAX
-	const uint64_t *seed = (const uint64_t *)getauxval(AT_RANDOM);
-	uint64_t random = seed ? *seed : 0;
+	const void *seed = (const void *)getauxval(AT_RANDOM);
+	uint64_t random = 0;
 
+	if (seed)
+		memcpy(&random, seed, sizeof(random));
 	/* Far from where the kernel puts mappings by itself, somewhere within 16 TiB. */
 	for (int i = 0; i < 8; i++, random = random * 6364136223846793005u + 1442695040888963407u) {
 		uintptr_t at = 0x200000000000u + (random >> 50) * SEGMENT_BYTES;

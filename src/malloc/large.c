@@ -9,6 +9,7 @@
 #include <string.h>
 #include <sys/mman.h>
 
+#include "malloc/check.h"
 #include "malloc/config.h"
 #include "malloc/heap.h"
 #include "malloc/os.h"
@@ -424,3 +425,31 @@ void firn_large_unlock(bool child)
 	else
 		firn_lock_drop(&lock);
 }
+
+#ifdef FIRN_MALLOC_CHECKS
+size_t *firn_huge_bytes_word(void)
+{
+	return &huge_bytes;
+}
+
+bool firn_huge_sound(void)
+{
+	size_t n = 0, gone = 0, bytes = 0, bytes_kept = 0;
+	bool sound;
+
+	firn_lock_take(&lock);
+	for (size_t i = 0; i < entries; i++) {
+		gone += table[i].address == 1;
+		if (table[i].address < 2)
+			continue;
+		n++;
+		bytes += table[i].bytes;
+	}
+	for (unsigned int i = 0; i < KEPT; i++)
+		if (kept[i].address)
+			bytes_kept += kept[i].bytes;
+	sound = n == in_table && gone == dead && bytes == huge_bytes && bytes_kept == kept_bytes;
+	firn_lock_drop(&lock);
+	return sound;
+}
+#endif

@@ -8,6 +8,7 @@
 #include <string.h>
 #include <sys/mman.h>
 
+#include "malloc/check.h"
 #include "malloc/config.h"
 #include "malloc/fold/fold.h"
 #include "malloc/heap.h"
@@ -130,6 +131,7 @@ static struct firn_span *add(unsigned int c)
 	if (unit == FIRN_NO_UNIT)
 		return NULL;
 	s = firn_span_of(unit);
+	firn_check_new_unit(firn_unit_address(unit), clean);
 	for (unsigned int w = 0; w < FIRN_MASK_WORDS; w++)
 		if (atomic_load_explicit(&s->mask[w], memory_order_relaxed))
 			atomic_store_explicit(&s->mask[w], 0, memory_order_relaxed);

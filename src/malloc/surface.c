@@ -24,7 +24,11 @@
 #define MADV_POPULATE_WRITE 23
 #endif
 
-/* Headers do not declare all of it: what is obsolete, what is newer than the C library, what is glibc's own. */
+/* Headers do not declare all of it: what is obsolete, what is newer than the C library, what is glibc's own, and
+ * nothing of it under other names. */
+void *FIRN_NAME(calloc)(size_t count, size_t size);
+void *FIRN_NAME(memalign)(size_t align, size_t n);
+int FIRN_NAME(posix_memalign)(void **ret, size_t align, size_t n);
 void FIRN_NAME(cfree)(void *p);
 void FIRN_NAME(free_sized)(void *p, size_t n);
 void FIRN_NAME(free_aligned_sized)(void *p, size_t align, size_t n);
