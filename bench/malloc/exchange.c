@@ -73,7 +73,7 @@ int main(int argc, char **argv)
 	pthread_t other;
 	void *theirs;
 
-	turns = 110 * argument(argc, argv, 1, 100);
+	turns = 200 * argument(argc, argv, 1, 100);
 	other = start(run, (void *)2);
 	sum = (uintptr_t)run((void *)1);
 	pthread_join(other, &theirs);

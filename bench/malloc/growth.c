@@ -22,7 +22,7 @@ static void append(struct string *s, struct random *r, size_t n)
 
 int main(int argc, char **argv)
 {
-	long turns = 40000 * argument(argc, argv, 1, 100);
+	long turns = 70000 * argument(argc, argv, 1, 100);
 	static struct string string[STRINGS];
 	struct random r = { 9 };
 	uint64_t sum = 0;

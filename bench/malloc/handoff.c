@@ -92,7 +92,7 @@ int main(int argc, char **argv)
 	uintptr_t sum;
 	void *theirs;
 
-	batches = 500 * argument(argc, argv, 1, 100);
+	batches = 800 * argument(argc, argv, 1, 100);
 	both = argc > 2 && !strcmp(argv[2], "both");
 	if (both)
 		batches /= 2;

@@ -10,7 +10,7 @@
 int main(int argc, char **argv)
 {
 	int huge = argc > 2 && !strcmp(argv[2], "huge");
-	long turns = (huge ? 40 : 60) * argument(argc, argv, 1, 100);
+	long turns = (huge ? 30 : 400) * argument(argc, argv, 1, 100);
 	static unsigned char *block[BLOCKS];
 	struct random r = { 3 };
 	uint64_t sum = 0;

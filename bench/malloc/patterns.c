@@ -71,7 +71,7 @@ int main(int argc, char **argv)
 	pthread_t other = 0;
 	uintptr_t sum;
 
-	turns = 250 * argument(argc, argv, 1, 100) / threads;
+	turns = 700 * argument(argc, argv, 1, 100) / threads;
 	if (threads > 1)
 		other = start(run, (void *)1);
 	sum = (uintptr_t)run((void *)0);

@@ -44,7 +44,7 @@ int main(int argc, char **argv)
 	pthread_t other = 0;
 	uintptr_t sum;
 
-	turns = 200000 * argument(argc, argv, 1, 100) / threads;
+	turns = 350000 * argument(argc, argv, 1, 100) / threads;
 	for (unsigned int i = 0; i < SIZES; i++) {
 		double u = (double)(random_next(&r) >> 11) / 9007199254740992.0;
 		double n = SIZE_LEAST / pow(1.0 - u, 1.0 / 1.2);

@@ -43,7 +43,7 @@ static void *serve(void *arg)
 int main(int argc, char **argv)
 {
 	static struct connection connection[2];
-	long turns = 4000 * argument(argc, argv, 1, 100);
+	long turns = 7000 * argument(argc, argv, 1, 100);
 
 	for (unsigned int k = 0; k < 2; k++) {
 		connection[k].r.state = k + 1;

@@ -119,6 +119,117 @@ class Results:
             tables.append(table(f"{title}, MiB (anonymous and shmem, by cgroup)", ["", *names], rows))
         return tables
 
+    def variants(self, section):
+        return list(dict.fromkeys((r["allocator"], r["user"]) for r in self.records if r["section"] == section))
+
+    def fragmentation(self):
+        s = "fragmentation"
+        workloads, variants = self.names(s, "workload"), self.variants(s)
+        if not workloads:
+            return []
+
+        def label(name, user):
+            return name if user == "root" else f"{name}, {user}"
+
+        def cell(w, v, key):
+            return number(self.middle(s, w, v[0], key, user=v[1]))
+        tables = []
+        for key, title in (("held_mib", "Memory held at the end, MiB"), ("peak_mib", "Peak, MiB"),
+                           ("live_mib", "Live data, MiB"), ("vmas", "Mappings at the end"), ("populate_s", "Seconds to build the heap"),
+                           ("cpu_s", "Processor time of the whole run, s")):
+            rows = [[w] + [cell(w, v, key) for v in variants] for w in workloads]
+            tables.append(table(f"Fragmentation: {title}", ["", *(label(*v) for v in variants)], rows))
+        rows = []
+        for w in workloads:
+            for v in variants:
+                if self.middle(s, w, v[0], "fold_ms", user=v[1]) is None:
+                    continue
+                base = self.middle(s, w, "firn-nofold", "held_mib")
+                held = self.middle(s, w, v[0], "held_mib", user=v[1])
+                rows.append([w, label(*v), number(held), f"{held / base * 100:.0f} %" if base else "–",
+                             cell(w, v, "vmas"), cell(w, v, "folded_pages"), cell(w, v, "frames"),
+                             cell(w, v, "fold_ms"), cell(w, v, "longest_pause_ms"), cell(w, v, "stops"),
+                             next((r["barrier"] for r in self.records if r["section"] == s and r["workload"] == w
+                                   and (r["allocator"], r["user"]) == v and "barrier" in r), "–")])
+        if rows:
+            tables.append(table("Fragmentation: what folding did", [
+                "", "", "held, MiB", "of unfolded", "mappings", "pages folded", "onto frames", "folding, ms of CPU",
+                "longest pause, ms", "stops", "barrier"], rows))
+        return tables + self.verdicts()
+
+    def verdicts(self):
+        """What Firn has set itself for redis and for 90 % random free."""
+        s, rows = "fragmentation", []
+
+        def judge(what, value, limit, unit=""):
+            if value is not None:
+                rows.append([what, f"{limit:g}{unit}", f"{number(value)}{unit}",
+                             "reached" if value <= limit else "**falls short**"])
+        for user in ("root", "nobody"):
+            def mine(name, workload="redis", firn="firn", user=user):
+                return self.middle(s, workload, firn, name, user=user)
+            who = f"redis, {user}: "
+            judge(who + "held, MiB", mine("held_mib"), 135)
+            judge(who + "mappings", mine("vmas"), 12000)
+            je = self.middle(s, "redis", "jemalloc-1s", "held_mib")
+            if je and mine("held_mib"):
+                judge(who + "held / jemalloc's with 1 s decay", mine("held_mib") / je, 0.62)
+            je = self.middle(s, "redis", "jemalloc", "populate_s")
+            if je and mine("populate_s"):
+                judge(who + "time to populate / jemalloc's", mine("populate_s") / je, 1.05)
+            judge(who + "folding, ms of CPU", mine("fold_ms"), 400)
+        judge("redis, not folded: held, MiB", self.middle(s, "redis", "firn-nofold", "held_mib"), 225)
+        for workload, limit in (("random64", 40), ("random256", 25)):
+            base = self.middle(s, workload, "firn-nofold", "held_mib")
+            for name in ("firn-46%", "firn"):
+                held = self.middle(s, workload, name, "held_mib")
+                if base and held:
+                    judge(f"{workload}, {name}: held, % of unfolded", held / base * 100, limit, " %")
+        return [table("Fragmentation: what Firn has set itself",
+                      ["", "at most", "is", ""], rows)] if rows else []
+
+    def pauses(self):
+        s, variants = "pauses", self.variants("pauses")
+        if not variants:
+            return []
+        tables = []
+        for what, title in (("malloc", "malloc, every call"), ("free", "free, every call"),
+                            ("stall", "a spinning thread, every stall of 20 us or more"),
+                            ("own", "by Firn's own count")):
+            rows = []
+            for name, user in variants:
+                value = [self.middle(s, "sparse", name, f"{what}_{part}_us", user=user)
+                         for part in ("p50", "p99", "p999", "max")]
+                if value[0] is None:
+                    continue
+                row = [name, user, *(number(v) for v in value)]
+                if what == "stall":
+                    row += [number(self.middle(s, "sparse", name, k, user=user)) for k in ("stall_n", "stalled_percent")]
+                if what == "own":
+                    row += [number(self.middle(s, "sparse", name, k, user=user))
+                            for k in ("fold_ms", "fold_percent", "passes", "folds", "stops")]
+                rows.append(row)
+            head = ["", "user", "p50", "p99", "p99.9", "max"]
+            head += {"stall": ["stalls", "% of the time"],
+                     "own": ["folding, ms of CPU", "% of the time", "passes", "folds", "stops"]}.get(what, [])
+            if rows:
+                tables.append(table(f"Pauses, microseconds: {title}", head, rows))
+        return tables
+
+    def fork(self):
+        s, variants = "fork", self.variants("fork")
+        heaps = self.names(s, "workload")
+        if not heaps:
+            return []
+        rows = []
+        for name, user in variants:
+            rows.append([name, user] + [
+                f"{number(self.middle(s, h, name, 'median_ms', user=user))} "
+                f"({number(self.middle(s, h, name, 'max_ms', user=user))})" for h in heaps]
+                + [number(self.middle(s, h, name, "folded_pages", user=user)) for h in heaps])
+        return [table("fork() with a heap of which every second MiB was freed to 90 %: ms, median (max)",
+                      ["", "user", *heaps, *(f"pages folded, {h}" for h in heaps)], rows)]
+
     def save(self, path, machine):
         names = ["section", "workload", "allocator", "user", "round"]
         names += sorted({n for r in self.records for n in r} - set(names))
