@@ -53,8 +53,8 @@ static inline void firn_free(void *p)
 {
 	uintptr_t off = (uintptr_t)p - firn_heap.base;
 
-	if (firn_likely(off < firn_heap.limit_bytes)) {
-		unsigned int c = firn_heap.kinds[off >> FIRN_UNIT_SHIFT];
+	if (firn_likely(off < __atomic_load_n(&firn_heap.limit_bytes, __ATOMIC_RELAXED))) {
+		unsigned int c = __atomic_load_n(&firn_heap.kinds[off >> FIRN_UNIT_SHIFT], __ATOMIC_RELAXED);
 
 		if (firn_likely(c - 1 < FIRN_CLASSES - 1)) {
 			struct firn_cache_bin *b = &firn_thread.cache->bins[c];

@@ -46,6 +46,18 @@ static uint32_t mapped_kinds;           /* bytes of kinds that are accessible */
 static uint32_t resident_units;
 static bool limited;
 
+/* Some look without the lock. */
+static void set_kinds(uint32_t first, uint32_t n, uint8_t kind)
+{
+	for (uint32_t u = first; u < first + n; u++)
+		__atomic_store_n(&firn_heap.kinds[u], kind, __ATOMIC_RELAXED);
+}
+
+static bool is_free(uint32_t unit)
+{
+	return __atomic_load_n(&firn_heap.kinds[unit], __ATOMIC_RELAXED) == FIRN_KIND_NONE;
+}
+
 static uint32_t list_of(uint32_t units)
 {
 	return units < EXACT ? units : EXACT + 25u - (uint32_t)__builtin_clz(units);
@@ -65,15 +77,16 @@ static void insert(uint32_t first, uint32_t units, bool resident, uint64_t stamp
 	if (*head != FIRN_NO_UNIT)
 		firn_span_of(*head)->prev = first;
 	*head = first;
-	filled[resident][l / 64] |= (uint64_t)1 << l % 64;
+	__atomic_store_n(&filled[resident][l / 64], filled[resident][l / 64] | (uint64_t)1 << l % 64, __ATOMIC_RELAXED);
 	if (resident)
-		resident_units += units;
+		__atomic_store_n(&resident_units, resident_units + units, __ATOMIC_RELAXED);
 }
 
 static void take_out(uint32_t first)
 {
 	struct firn_span *s = firn_span_of(first);
 	uint32_t *head = &lists[s->resident][s->list];
+	uint64_t *word = &filled[s->resident][s->list / 64];
 
 	if (s->prev != FIRN_NO_UNIT)
 		firn_span_of(s->prev)->next = s->next;
@@ -82,9 +95,9 @@ static void take_out(uint32_t first)
 	if (s->next != FIRN_NO_UNIT)
 		firn_span_of(s->next)->prev = s->prev;
 	if (*head == FIRN_NO_UNIT)
-		filled[s->resident][s->list / 64] &= ~((uint64_t)1 << s->list % 64);
+		__atomic_store_n(word, *word & ~((uint64_t)1 << s->list % 64), __ATOMIC_RELAXED);
 	if (s->resident)
-		resident_units -= s->units;
+		__atomic_store_n(&resident_units, resident_units - s->units, __ATOMIC_RELAXED);
 }
 
 /* The shortest run of the set that has @n units, or FIRN_NO_UNIT. */
@@ -156,15 +169,15 @@ static void give(uint32_t first, uint32_t n, bool resident, uint64_t stamp)
 	struct firn_heap *h = &firn_heap;
 	uint32_t end = first + n;
 
-	memset(h->kinds + first, FIRN_KIND_NONE, n);
-	if (first && h->kinds[first - 1] == FIRN_KIND_NONE && firn_span_of(first - 1)->resident == resident) {
+	set_kinds(first, n, FIRN_KIND_NONE);
+	if (first && is_free(first - 1) && firn_span_of(first - 1)->resident == resident) {
 		uint32_t before = firn_span_of(first - 1)->units;
 
 		first -= before;
 		n += before;
 		take_out(first);
 	}
-	if (end < h->units && h->kinds[end] == FIRN_KIND_NONE && firn_span_of(end)->resident == resident) {
+	if (end < h->units && is_free(end) && firn_span_of(end)->resident == resident) {
 		n += firn_span_of(end)->units;
 		take_out(end);
 	}
@@ -213,7 +226,7 @@ uint32_t firn_heap_alloc(uint32_t n, bool *ret_clean)
 	if (units > n)
 		insert(first + n, units - n, resident, firn_span_of(first)->stamp_ms);
 	/* Not free any more, whatever it is going to be: nobody may join it. */
-	memset(h->kinds + first, FIRN_KIND_TAIL, n);
+	set_kinds(first, n, FIRN_KIND_TAIL);
 	*ret_clean = !resident;
 out:
 	firn_lock_drop(&h->lock);
@@ -238,7 +251,7 @@ bool firn_heap_extend(uint32_t first, uint32_t n, uint32_t more)
 	firn_lock_take(&h->lock);
 	if (end == h->units && !grow(more))
 		goto out;
-	if (end >= h->units || h->kinds[end] != FIRN_KIND_NONE)
+	if (end >= h->units || !is_free(end))
 		goto out;
 	units = firn_span_of(end)->units;
 	if (units < more)
@@ -246,7 +259,7 @@ bool firn_heap_extend(uint32_t first, uint32_t n, uint32_t more)
 	take_out(end);
 	if (units > more)
 		insert(end + more, units - more, firn_span_of(end)->resident, firn_span_of(end)->stamp_ms);
-	memset(h->kinds + end, FIRN_KIND_TAIL, more);
+	set_kinds(end, more, FIRN_KIND_TAIL);
 	ok = true;
 out:
 	firn_lock_drop(&h->lock);
@@ -281,7 +294,7 @@ size_t firn_heap_purge(uint64_t before_ms)
 			}
 			left -= n;
 			/* Ours while the kernel works on it: the lock is not held that long. */
-			memset(firn_heap.kinds + u, FIRN_KIND_TAIL, n);
+			set_kinds(u, n, FIRN_KIND_TAIL);
 			firn_lock_drop(&firn_heap.lock);
 			firn_os.madvise(firn_unit_address(u), (size_t)n * FIRN_UNIT_BYTES, MADV_DONTNEED);
 			pages += n * FIRN_UNIT_PAGES;

@@ -42,7 +42,7 @@ static inline uint32_t firn_span_unit(const struct firn_span *s)
 
 static inline bool firn_heap_has(const void *p)
 {
-	return (uintptr_t)p - firn_heap.base < firn_heap.limit_bytes;
+	return (uintptr_t)p - firn_heap.base < __atomic_load_n(&firn_heap.limit_bytes, __ATOMIC_RELAXED);
 }
 
 /* Reserve the range.  Once, before anything else, one thread.  Returns 0 or -ENOMEM. */

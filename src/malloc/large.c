@@ -130,7 +130,7 @@ static void *reuse(size_t bytes, size_t align, size_t *ret_bytes)
 
 	*ret_bytes = kept[best].bytes;
 	kept_bytes -= kept[best].bytes;
-	kept[best].address = NULL;
+	__atomic_store_n(&kept[best].address, NULL, __ATOMIC_RELAXED);
 	return p;
 }
 
@@ -273,12 +273,12 @@ bool firn_large_free(void *p)
 					drop[1] = kept[oldest].address;
 					drop_bytes[1] = kept[oldest].bytes;
 					kept_bytes -= kept[oldest].bytes;
-					kept[oldest].address = NULL;
+					__atomic_store_n(&kept[oldest].address, NULL, __ATOMIC_RELAXED);
 					slot = oldest;
 				}
 			}
 			if (slot != KEPT && kept_bytes + drop_bytes[0] <= KEPT_BYTES) {
-				kept[slot].address = p;
+				__atomic_store_n(&kept[slot].address, p, __ATOMIC_RELAXED);
 				kept[slot].bytes = drop_bytes[0];
 				kept[slot].stamp_ms = firn_os.clock_ms();
 				kept_bytes += drop_bytes[0];
@@ -377,7 +377,7 @@ size_t firn_large_purge(unsigned long before_ms)
 		if (kept[i].address && kept[i].stamp_ms <= before_ms) {
 			p = kept[i].address;
 			bytes = kept[i].bytes;
-			kept[i].address = NULL;
+			__atomic_store_n(&kept[i].address, NULL, __ATOMIC_RELAXED);
 			kept_bytes -= bytes;
 		}
 		firn_lock_drop(&lock);

@@ -67,14 +67,14 @@ static void unlink_span(struct firn_bin *bin, struct firn_span *s)
 		bin->list[s->bucket] = s->next;
 	if (s->next != FIRN_NO_UNIT)
 		firn_span_of(s->next)->prev = s->prev;
-	s->bucket = FIRN_BUCKET_FULL;
+	__atomic_store_n(&s->bucket, FIRN_BUCKET_FULL, __ATOMIC_RELAXED);
 }
 
 static void link_span(struct firn_bin *bin, struct firn_span *s, enum firn_bucket b)
 {
 	uint32_t unit = firn_span_unit(s);
 
-	s->bucket = (uint8_t)b;
+	__atomic_store_n(&s->bucket, (uint8_t)b, __ATOMIC_RELAXED);
 	if (b == FIRN_BUCKET_FULL)
 		return;
 	s->prev = FIRN_NO_UNIT;
@@ -286,7 +286,7 @@ bool firn_depot_put(unsigned int c, void *const *slots, unsigned int n)
 	ok = bin->depot && bin->stored + n <= firn_depot_slots(c);
 	if (ok) {
 		memcpy(bin->depot + bin->stored, slots, n * sizeof(*slots));
-		bin->stored += n;
+		__atomic_store_n(&bin->stored, bin->stored + n, __ATOMIC_RELAXED);
 	}
 	firn_lock_drop(&bin->lock);
 	return ok;
@@ -298,7 +298,7 @@ static unsigned int depot_take(unsigned int c, void **slots, unsigned int want)
 	struct firn_bin *bin = &firn_bins[c];
 	unsigned int n = bin->stored < want ? bin->stored : want;
 
-	bin->stored -= n;
+	__atomic_store_n(&bin->stored, bin->stored - n, __ATOMIC_RELAXED);
 	memcpy(slots, bin->depot + bin->stored, n * sizeof(*slots));
 	return n;
 }
