@@ -15,10 +15,11 @@
 
 #define CACHE_BYTES (160u << 10)        /* address space of one; touched as far as it is used */
 #define FIRST_CAP 16u
+#define EARLY_FREES 64u                 /* of a thread that has no cache yet */
 #define RESERVE_BYTES (64u << 10)
 
 struct firn_cache firn_cache_closed;
-__thread struct firn_thread firn_thread __attribute__((tls_model("initial-exec"))) = { &firn_cache_closed, false, false };
+__thread struct firn_thread firn_thread __attribute__((tls_model("initial-exec"))) = { &firn_cache_closed, false, false, 0 };
 _Atomic uint32_t firn_cache_epoch;
 
 static struct firn_lock lock;           /* of the list below */
@@ -237,6 +238,16 @@ static void look_around(struct firn_cache *cache)
 	flush_all(cache, true);
 }
 
+static void reverse(void **slots, unsigned int n)
+{
+	for (unsigned int i = 0; i + 1 < n; i++) {
+		void *p = slots[i];
+
+		slots[i] = slots[--n];
+		slots[n] = p;
+	}
+}
+
 void *firn_cache_alloc(unsigned int c)
 {
 	struct firn_thread *t = &firn_thread;
@@ -255,6 +266,7 @@ void *firn_cache_alloc(unsigned int c)
 	look_around(cache);
 	if (cache) {
 		struct firn_cache_bin *b = &cache->bins[c];
+		bool first = !b->cap && t->early;
 		unsigned int want;
 
 		/* Often here: more at a time. */
@@ -265,6 +277,9 @@ void *firn_cache_alloc(unsigned int c)
 		want = b->cap > 1 ? b->cap / 2 : 1;
 		if (b->cap && !b->n)
 			b->n = firn_span_refill(c, b->slots, want, b->cap);
+		/* Those at the border to another thread's last, then: among them may be what was freed early. */
+		if (first && b->n)
+			reverse(b->slots, b->n);
 		if (b->n)
 			p = b->slots[--b->n];
 	}
@@ -292,7 +307,14 @@ void firn_cache_free(unsigned int c, void *p)
 		return;
 	}
 	enter(t);
-	cache = own(t, before);
+	/* What a thread frees before it allocates was another one's, which may well use the rest of its cache line:
+	 * it is not kept for this one.  One that goes on so gets a cache for the sake of speed. */
+	if (before == &firn_cache_closed && t->early < EARLY_FREES) {
+		t->early++;
+		cache = NULL;
+	} else {
+		cache = own(t, before);
+	}
 	look_around(cache);
 	if (!cache || __atomic_load_n(&firn_heap.kinds[firn_unit_of(p)], __ATOMIC_RELAXED) >= FIRN_KIND_SLOW) {
 		firn_span_flush(c, &p, 1);

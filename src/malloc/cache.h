@@ -27,6 +27,7 @@ struct firn_thread {
 	struct firn_cache *cache;       /* firn_cache_closed: none, or in the slow path */
 	bool busy;                      /* in the slow path: a signal handler that allocates finds this */
 	bool dying;                     /* its cache is gone: it does without */
+	uint8_t early;                  /* frees before it allocated anything */
 };
 
 extern struct firn_cache firn_cache_closed;
