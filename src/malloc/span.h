@@ -42,7 +42,7 @@ struct firn_span {
 	/* One bit a page, under the class's lock. */
 	uint16_t touched;               /* may be resident: slots were handed out since it was last given back */
 	uint16_t closed;                /* no slot is handed out from here: folded, or about to be */
-	uint16_t folded;                /* maps a frame; a subset of closed, or copied */
+	uint16_t folded;                /* closed, maps a frame and needs it; closed and not folded: maps it, is empty */
 	uint16_t copied;                /* written since: a private copy; open again, and still a file mapping */
 	/* Runs of units: free or large; under the heap's lock. */
 	uint32_t units;                 /* length of the run, at its first and (free) at its last unit */
@@ -53,11 +53,12 @@ struct firn_span {
 	uint16_t never;                 /* one bit a page: not to be folded (firn_malloc_never_fold), until it is given
 					 * back; under the class's lock: whoever closes pages leaves these out */
 	/* The folder's. */
+	uint16_t busy;                  /* one bit a page, a subset of closed: being remapped; under the class's lock */
 	uint8_t quiet[FIRN_UNIT_PAGES]; /* passes that found the page's mask unchanged */
 	uint8_t backoff[FIRN_UNIT_PAGES];       /* passes to leave it alone for */
 	uint8_t writes[FIRN_UNIT_PAGES];        /* times it was written after a fold */
 	uint32_t print[FIRN_UNIT_PAGES];        /* hash of the mask at the last pass */
-	uint32_t frame[FIRN_UNIT_PAGES];        /* folded: which frame (fold/frame.h) */
+	uint32_t frame[FIRN_UNIT_PAGES];        /* closed or copied: which frame it maps (fold/frame.h) */
 	/* The masks: page_words a page, or all from word 0 where slots straddle pages. */
 	_Atomic uint64_t mask[FIRN_MASK_WORDS];
 } __attribute__((aligned(64)));

@@ -26,6 +26,7 @@
 #include <sys/syscall.h>
 
 #include "malloc/class.h"
+#include "malloc/fold/frame.h"
 #include "malloc/fold/helper.h"
 #include "malloc/fold/seccomp.h"
 #include "malloc/fold/tracer.h"
@@ -39,7 +40,6 @@
 #define MADV_POPULATE_READ 22
 #endif
 
-#define SENTINEL_KB 4                   /* the page that the folder itself has locked */
 #define STATUS_BYTES 8192
 #define FAILURES_MAX 6                  /* stops that fail are tried up to 2^this times less often */
 
@@ -97,7 +97,7 @@ static int look(struct firn_barrier *b, long *ret_threads)
 		return refuse(b, -EPERM, "/proc does not tell what memory is pinned");
 	if (pinned > 0)
 		return refuse(b, -EAGAIN, "memory is pinned for a device or for io_uring");
-	if (locked > SENTINEL_KB)
+	if (locked > (long)firn_frames_locked_kb())
 		return refuse(b, -EPERM, "memory is locked");
 	if (firn_helper_field(status, "TracerPid:", 0) > 0)
 		return refuse(b, -EAGAIN, "a debugger traces this process");

@@ -4,21 +4,36 @@
  * time at which something is due next; may use nothing of libc.
  */
 #include <signal.h>
+#include <sys/mman.h>
 #include <sys/syscall.h>
 
+#include "malloc/cache.h"
 #include "malloc/config.h"
-#include "malloc/fold/tick.h"
+#include "malloc/fold/frame.h"
+#include "malloc/fold/pass.h"
 #include "malloc/heap.h"
 #include "malloc/os.h"
 #include "malloc/stats.h"
 
+#ifndef MADV_WIPEONFORK
+#define MADV_WIPEONFORK 18
+#endif
 #define NEVER UINT64_MAX
+#define GAP_MS 2u                       /* between two slices of a thread that has other things to do */
+#define SHARE 50u                       /* passes that give nothing take one part in so many of the time */
 
 struct firn_lock firn_pass_lock;
 
 static _Atomic uint64_t due_ms;         /* of the earliest of all that is due */
-static uint64_t purge_ms;               /* under the pass lock */
-static long self;                       /* the process that all of this is about */
+static _Atomic bool under_way;          /* a pass, and it need not wait */
+/* Under the pass lock. */
+static uint64_t purge_ms, pass_ms, slice_ms;
+
+/* Which process this is all about: a page that a fork wipes tells a child, even one of a raw clone(), from one
+ * that shares our memory. */
+static struct own {
+	_Atomic long pid;               /* 0: wiped; -1: being set */
+} *own;
 
 static long pid(void)
 {
@@ -38,56 +53,168 @@ static void unblock_signals(const uint64_t *before)
 	firn_os.call(SYS_rt_sigprocmask, SIG_SETMASK, (long)before, 0, sizeof(*before), 0, 0);
 }
 
-bool firn_fold_tick(bool idle)
+static void forget_parents(void)
 {
-	uint64_t now = firn_os.clock_ms(), half = firn_config.decay_ms / 2, signals;
+	firn_lock_reset(&firn_pass_lock);
+	/* Its memory was not inherited. */
+	firn_pass.memory = NULL;
+	firn_pass_end();
+	firn_frames_forked();
+	purge_ms = pass_ms = slice_ms = 0;
+	atomic_store(&under_way, false);
+	atomic_store(&due_ms, 0);
+}
 
-	(void)idle;
-	if (now < atomic_load_explicit(&due_ms, memory_order_relaxed) || !firn_heap.base)
-		return false;
-	block_signals(&signals);
-	if (!firn_lock_try(&firn_pass_lock)) {
-		unblock_signals(&signals);
-		return false;
+/* Is this the process whose heap this is, and not one that borrows its memory? */
+static bool is_ours(void)
+{
+	static _Atomic bool setting;
+	struct own *o = __atomic_load_n(&own, __ATOMIC_ACQUIRE);
+	long known, me = pid();
+
+	if (!o) {
+		if (atomic_exchange(&setting, true))
+			return false;
+		o = firn_os.mmap(NULL, FIRN_PAGE_BYTES, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+		if (firn_os_failed(o)) {
+			atomic_store(&setting, false);
+			return false;
+		}
+		firn_os.madvise(o, FIRN_PAGE_BYTES, MADV_WIPEONFORK);
+		atomic_store(&o->pid, me);
+		__atomic_store_n(&own, o, __ATOMIC_RELEASE);
+		return true;
 	}
-	if (!self)
-		self = pid();
-	if (self == pid() && now >= purge_ms) {
-		atomic_store_explicit(&due_ms, NEVER, memory_order_relaxed);
+	known = 0;
+	if (!atomic_compare_exchange_strong(&o->pid, &known, -1))
+		return known == me;
+	forget_parents();
+	atomic_store(&o->pid, me);
+	return true;
+}
+
+static bool may_fold(void)
+{
+	return firn_config.fold && firn_config.barrier != FIRN_BARRIER_OFF;
+}
+
+static void begin_pass(uint64_t now)
+{
+	/* What threads cached before and did not use since goes back to the masks as they come by. */
+	atomic_fetch_add_explicit(&firn_cache_epoch, 1, memory_order_relaxed);
+	firn_pass_begin(false);
+	pass_ms = now + (firn_config.period_ms ? firn_config.period_ms : 1);
+	slice_ms = now;
+}
+
+static void go_on(uint64_t now)
+{
+	uint64_t given = firn_pass.given_back, rest;
+	uint32_t wait_ms;
+
+	if (firn_pass_slice(&wait_ms)) {
+		slice_ms = now + (wait_ms ? wait_ms : GAP_MS);
+		atomic_store_explicit(&under_way, !wait_ms, memory_order_relaxed);
+		return;
+	}
+	atomic_store_explicit(&under_way, false, memory_order_relaxed);
+	if (firn_pass.given_back > given)
+		given = firn_pass.given_back;
+	rest = given ? 0 : firn_pass.spent_ns * SHARE / 1000000;
+	if (pass_ms < now + rest)
+		pass_ms = now + rest;
+}
+
+/* One thing of it.  Returns whether there is another. */
+static bool do_what_is_due(uint64_t now)
+{
+	uint64_t half = firn_config.decay_ms / 2, next;
+
+	if (now >= purge_ms) {
+		uint64_t begun = firn_os.clock_ns();
+
 		firn_span_purge(false);
 		firn_heap_purge(now > firn_config.decay_ms ? now - firn_config.decay_ms : 0);
+		firn_count_pause(firn_os.clock_ns() - begun);
 		purge_ms = now + (half ? half : 1);
+	} else if (firn_pass.stage != FIRN_PASS_NONE) {
+		if (now >= slice_ms || atomic_load_explicit(&under_way, memory_order_relaxed))
+			go_on(now);
+	} else if (now >= pass_ms && may_fold()) {
+		begin_pass(now);
+		if (firn_pass.stage != FIRN_PASS_NONE)
+			go_on(now);
 	}
-	atomic_store_explicit(&due_ms, purge_ms, memory_order_relaxed);
-	firn_lock_drop(&firn_pass_lock);
+	next = purge_ms;
+	if (firn_pass.stage != FIRN_PASS_NONE) {
+		if (slice_ms < next)
+			next = slice_ms;
+	} else if (may_fold() && pass_ms < next) {
+		next = pass_ms;
+	}
+	atomic_store_explicit(&due_ms, next, memory_order_relaxed);
+	return next <= now || atomic_load_explicit(&under_way, memory_order_relaxed);
+}
+
+bool firn_fold_tick(bool idle)
+{
+	uint64_t now = firn_os.clock_ms(), signals;
+	bool more = false;
+
+	if (now < atomic_load_explicit(&due_ms, memory_order_relaxed) &&
+	    !(idle && atomic_load_explicit(&under_way, memory_order_relaxed)))
+		return false;
+	if (!firn_heap.base)
+		return false;
+	block_signals(&signals);
+	if (is_ours() && firn_lock_try(&firn_pass_lock)) {
+		more = do_what_is_due(now);
+		firn_lock_drop(&firn_pass_lock);
+	}
 	unblock_signals(&signals);
-	return false;
+	return idle && more;
+}
+
+/* The pass lock is let go between slices: a fork waits for it. */
+static size_t whole_pass(void)
+{
+	uint32_t units = __atomic_load_n(&firn_heap.units, __ATOMIC_ACQUIRE), wait_ms = 0;
+	size_t bytes = 0;
+
+	firn_pass_end();
+	for (uint32_t done = 0; done < units && !wait_ms; done += FIRN_WINDOW_UNITS) {
+		firn_pass_begin(true);
+		atomic_store_explicit(&under_way, true, memory_order_relaxed);
+		while (!wait_ms && firn_pass_slice(&wait_ms)) {
+			firn_lock_drop(&firn_pass_lock);
+			firn_lock_take(&firn_pass_lock);
+		}
+		bytes += firn_pass.given_back;
+	}
+	/* Where the barrier is not to be had just now, ticks go on with it. */
+	slice_ms = firn_os.clock_ms() + wait_ms;
+	atomic_store_explicit(&under_way, false, memory_order_relaxed);
+	return bytes;
 }
 
 size_t firn_fold_now(void)
 {
-	size_t pages = 0;
+	size_t bytes = 0;
 	uint64_t signals;
 
 	if (!firn_heap.base)
 		return 0;
 	block_signals(&signals);
-	firn_lock_take(&firn_pass_lock);
-	if (!self)
-		self = pid();
-	if (self == pid()) {
-		pages = firn_span_purge(true);
-		pages += firn_heap_purge(UINT64_MAX);
+	if (is_ours()) {
+		firn_lock_take(&firn_pass_lock);
+		bytes = (firn_span_purge(true) + firn_heap_purge(UINT64_MAX)) * FIRN_PAGE_BYTES;
+		if (may_fold())
+			bytes += whole_pass();
+		atomic_store_explicit(&due_ms, 0, memory_order_relaxed);
+		firn_lock_drop(&firn_pass_lock);
 	}
-	firn_lock_drop(&firn_pass_lock);
 	unblock_signals(&signals);
-	return pages * FIRN_PAGE_BYTES;
-}
-
-void firn_fold_release(struct firn_span *s, uint16_t pages)
-{
-	(void)s;
-	(void)pages;
+	return bytes;
 }
 
 void firn_fold_before_fork(void)
@@ -97,10 +224,11 @@ void firn_fold_before_fork(void)
 
 void firn_fold_after_fork(bool child)
 {
-	if (child) {
-		firn_lock_reset(&firn_pass_lock);
-		self = pid();
-	} else {
+	if (!child) {
 		firn_lock_drop(&firn_pass_lock);
+		return;
 	}
+	forget_parents();
+	if (own)
+		atomic_store(&own->pid, pid());
 }

@@ -1,0 +1,361 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Carrying out groups.  Pages are held (closed to allocation) first, under their class's lock; from then on their
+ * masks can only lose bits.  Then, in the helper and under the barrier: the masks are read, what lives is copied
+ * to its place in one buffer, the buffer is written to the store, and each run is mapped onto it.  A run that
+ * fails at any step stays what and where it was.
+ */
+#include <errno.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/syscall.h>
+
+#include "malloc/config.h"
+#include "malloc/fold/barrier.h"
+#include "malloc/fold/frame.h"
+#include "malloc/fold/pass.h"
+#include "malloc/os.h"
+#include "malloc/stats.h"
+
+#define SLICE_NS 400000u                /* aimed at, where other threads run on */
+#define FIXED_NS 150000u                /* of it, for the helper and the store */
+#define STOP_NS 6000000u                /* of a stop of all other threads, which comes rarely */
+#define RUN_PAGES (1u << FIRN_PLAN_SHIFT_MAX)
+#define MASK_WORDS 4u                   /* of a page, at most */
+
+struct run {
+	uint32_t page;                  /* of the plan */
+	uint8_t shift, class;
+	uint8_t live;                   /* bit i: page i of the run has objects */
+	bool held, taken, done;         /* closed by us; under the barrier; mapped onto the frames */
+	uint16_t bits;                  /* pages of its unit */
+	uint16_t closed_before;
+	uint16_t frame;                 /* of the store */
+};
+
+struct group {
+	uint32_t head;
+	uint16_t first, n;              /* runs */
+	uint16_t frame;                 /* of the store */
+	uint8_t shift;
+	uint8_t filled;                 /* bit i: frame i holds bytes */
+};
+
+static struct {
+	struct group groups[FIRN_SLICE_RUNS / 2];
+	struct run runs[FIRN_SLICE_RUNS];
+	unsigned int ngroups, nruns;
+	uint32_t frames;                /* of the store */
+	uint32_t first_frame;
+	uint32_t next;                  /* firn_pass.at, when all groups are done */
+	bool tried;                     /* the barrier was open */
+	enum firn_barrier_tier tier;
+	unsigned int failed;
+	uint64_t barrier_ns;
+	char buffer[RUN_PAGES * FIRN_PAGE_BYTES] __attribute__((aligned(4096)));
+} slice;
+
+static uint64_t run_ns = 20000;         /* what a run takes, as learnt */
+
+static struct firn_span *span_of(const struct run *r)
+{
+	return firn_span_of(firn_pass_unit(r->page));
+}
+
+/* Close the pages of a run.  Others may be closed already, by being folded. */
+static bool hold(struct run *r)
+{
+	uint32_t unit = firn_pass_unit(r->page);
+	unsigned int c = __atomic_load_n(&firn_heap.kinds[unit], __ATOMIC_RELAXED) & ~FIRN_KIND_SLOW;
+	struct firn_span *s = firn_span_of(unit);
+
+	if (!firn_class_foldable(c))
+		return false;
+	r->class = (uint8_t)c;
+	r->bits = (uint16_t)(((1u << (1u << r->shift)) - 1) << r->page % FIRN_UNIT_PAGES);
+	firn_lock_take(&firn_bins[c].lock);
+	if (s->class == c && !((s->never | s->busy) & r->bits)) {
+		r->held = true;
+		r->closed_before = s->closed & r->bits;
+		s->closed |= r->bits;
+		s->busy |= r->bits;
+		firn_fold_reopened(s, unit, c);
+	}
+	firn_lock_drop(&firn_bins[c].lock);
+	return r->held;
+}
+
+/* The pages have got new frames, or they are as they were. */
+static void settle(const struct run *r, const struct group *g)
+{
+	uint32_t unit = firn_pass_unit(r->page);
+	unsigned int at = r->page % FIRN_UNIT_PAGES;
+	struct firn_span *s = firn_span_of(unit);
+
+	firn_lock_take(&firn_bins[r->class].lock);
+	for (unsigned int i = 0; r->done && i < 1u << r->shift; i++) {
+		uint16_t bit = (uint16_t)(1u << (at + i));
+		uint32_t frame = slice.first_frame + r->frame + i;
+
+		if (s->folded & bit)
+			firn_frame_drop(s->frame[at + i]);
+		if ((r->closed_before | s->copied) & bit)
+			firn_frame_unmap(s->frame[at + i]);
+		if (!(r->closed_before & bit))
+			firn_count(&firn_counters.folded_pages, 1);
+		s->frame[at + i] = frame;
+		firn_frame_map(frame, g->shift, r->live >> i & 1);
+		if (r->live >> i & 1)
+			s->folded |= bit;
+		else
+			s->folded &= (uint16_t)~bit;
+	}
+	if (r->done)
+		s->copied &= (uint16_t)~r->bits;
+	else
+		s->closed &= (uint16_t)~(r->bits & ~r->closed_before);
+	s->busy &= (uint16_t)~r->bits;
+	firn_fold_reopened(s, unit, r->class);
+	firn_lock_drop(&firn_bins[r->class].lock);
+}
+
+static void read_mask(const struct run *r, unsigned int i, uint64_t *ret)
+{
+	const struct firn_class *k = &firn_classes[r->class];
+	unsigned int page = r->page % FIRN_UNIT_PAGES + i, region = firn_pass.plan.region_bytes;
+	struct firn_span *s = span_of(r);
+
+	memset(ret, 0, MASK_WORDS * sizeof(*ret));
+	for (unsigned int w = 0; w < k->page_words; w++) {
+		uint64_t bits = atomic_load_explicit(&s->mask[page * k->page_words + w], memory_order_acquire);
+
+		for (; bits; bits &= bits - 1) {
+			unsigned int first = (w * 64 + (unsigned int)__builtin_ctzll(bits)) * k->size;
+
+			for (unsigned int b = first / region; b <= (first + k->size - 1) / region; b++)
+				ret[b / 64] |= (uint64_t)1 << b % 64;
+		}
+	}
+}
+
+/* What lives goes to the same offsets of the run of frames: region by region, as the masks have it. */
+static void copy(const struct run *r, unsigned int i, const uint64_t *mask, unsigned int to)
+{
+	unsigned int region = firn_pass.plan.region_bytes, n = firn_pass.plan.regions;
+	const char *from = firn_pass_address(r->page) + i * FIRN_PAGE_BYTES;
+	char *page = slice.buffer + (size_t)to * FIRN_PAGE_BYTES;
+
+	for (unsigned int b = 0, e; b < n; b = e) {
+		if (!(mask[b / 64] >> b % 64)) {
+			e = (b / 64 + 1) * 64;
+			continue;
+		}
+		b += (unsigned int)__builtin_ctzll(mask[b / 64] >> b % 64);
+		for (e = b; e < n && mask[e / 64] >> e % 64 & 1; e++)
+			;
+		memcpy(page + b * region, from + b * region, (e - b) * region);
+	}
+}
+
+/* Take a run under the barrier, and its objects into the buffer, unless others have their places. */
+static bool take(struct firn_barrier *b, const struct group *g, struct run *r, uint64_t *all)
+{
+	unsigned int npages = 1u << r->shift, to = r->frame - g->frame;
+	uint64_t masks[RUN_PAGES][MASK_WORDS], meet = 0;
+
+	if (firn_barrier_hold(b, firn_pass_address(r->page), npages))
+		return false;
+	for (unsigned int i = 0; i < npages; i++) {
+		uint64_t any = 0;
+
+		read_mask(r, i, masks[i]);
+		for (unsigned int w = 0; w < MASK_WORDS; w++) {
+			meet |= masks[i][w] & all[(to + i) * MASK_WORDS + w];
+			any |= masks[i][w];
+		}
+		r->live |= (uint8_t)(any ? 1u << i : 0);
+	}
+	if (meet || !r->live) {
+		firn_barrier_release(b, firn_pass_address(r->page), npages, false);
+		return false;
+	}
+	for (unsigned int i = 0; i < npages; i++) {
+		for (unsigned int w = 0; w < MASK_WORDS; w++)
+			all[(to + i) * MASK_WORDS + w] |= masks[i][w];
+		if (r->live >> i & 1)
+			copy(r, i, masks[i], to + i);
+	}
+	return true;
+}
+
+/* Write the frames that hold bytes.  Others stay holes of the store. */
+static bool store(const struct group *g, int fd)
+{
+	for (unsigned int i = 0, n; i < 1u << g->shift; i += n + 1) {
+		long bytes;
+
+		for (n = 0; i + n < 1u << g->shift && g->filled >> (i + n) & 1; n++)
+			;
+		bytes = (long)(n * FIRN_PAGE_BYTES);
+		if (n && firn_os.call(SYS_pwrite64, fd, (long)(slice.buffer + i * FIRN_PAGE_BYTES), bytes,
+				      (long)((g->frame + i) * FIRN_PAGE_BYTES), 0, 0) != bytes)
+			return false;
+	}
+	return true;
+}
+
+static void carry_group(struct firn_barrier *b, struct group *g, int fd)
+{
+	uint64_t all[RUN_PAGES * MASK_WORDS] = { 0 };
+	unsigned int runs = 0, pages = 0;
+	bool ok;
+
+	memset(slice.buffer, 0, FIRN_PAGE_BYTES << g->shift);
+	g->filled = 0;
+	for (struct run *r = &slice.runs[g->first]; r < &slice.runs[g->first + g->n]; r++) {
+		r->taken = r->held && take(b, g, r, all);
+		if (!r->taken)
+			continue;
+		runs++;
+		pages += (unsigned int)__builtin_popcount(r->live);
+		g->filled |= (uint8_t)(r->live << (r->frame - g->frame));
+	}
+	/* What it was to give may be gone by now. */
+	ok = runs > 1 && pages > (unsigned int)__builtin_popcount(g->filled) && store(g, fd);
+	for (struct run *r = &slice.runs[g->first]; r < &slice.runs[g->first + g->n]; r++) {
+		char *address = firn_pass_address(r->page);
+		size_t npages = (size_t)1 << r->shift;
+
+		if (!r->taken)
+			continue;
+		if (ok) {
+			void *p = firn_os.mmap(address, npages * FIRN_PAGE_BYTES, PROT_READ | PROT_WRITE,
+					       MAP_PRIVATE | MAP_FIXED | MAP_NORESERVE, fd,
+					       (long)(r->frame * FIRN_PAGE_BYTES));
+
+			r->done = !firn_os_failed(p);
+			if (!r->done && (intptr_t)p == -ENOMEM)
+				firn_pass.full = true;
+		}
+		firn_barrier_release(b, address, npages, r->done);
+	}
+}
+
+static int carry_in_helper(void *arg)
+{
+	struct firn_barrier b;
+	uint64_t begun = firn_os.clock_ns();
+	int fd, err;
+
+	(void)arg;
+	err = firn_barrier_open(&b);
+	if (err)
+		return err;
+	slice.tier = b.tier;
+	if (firn_store_open(slice.frames, &slice.first_frame, &fd, &err) == FIRN_STORE_NONE) {
+		firn_barrier_close(&b);
+		firn_counters.why = err == -EFBIG ? "the limit of file sizes" : "no memory file could be made";
+		return err == -ENOMEM ? -EAGAIN : -EPERM;
+	}
+	slice.tried = true;
+	for (unsigned int i = 0; i < slice.ngroups; i++) {
+		if (slice.tier == FIRN_BARRIER_TRACER && firn_os.clock_ns() - begun > STOP_NS) {
+			slice.next = slice.groups[i].head;
+			slice.ngroups = i;
+			break;
+		}
+		if (firn_pass.full)
+			break;
+		carry_group(&b, &slice.groups[i], fd);
+	}
+	firn_barrier_close(&b);
+	firn_os.call(SYS_close, fd, 0, 0, 0, 0, 0);
+	return 0;
+}
+
+/* Add the group of @head.  False: no room for it in this slice. */
+static bool add_group(uint32_t head)
+{
+	const struct firn_plan *p = &firn_pass.plan;
+	struct group *g = &slice.groups[slice.ngroups];
+	unsigned int npages = 1u << p->shift[head];
+	uint32_t frame = (slice.frames + npages - 1) & ~(npages - 1);
+
+	if (slice.ngroups == sizeof(slice.groups) / sizeof(slice.groups[0]) ||
+	    slice.nruns + p->runs[head] > FIRN_SLICE_RUNS || frame + npages > FIRN_STORE_PAGES_MAX)
+		return false;
+	*g = (struct group) {
+		.head = head, .first = (uint16_t)slice.nruns, .frame = (uint16_t)frame, .shift = p->shift[head],
+	};
+	for (uint32_t m = head; m != FIRN_PLAN_NONE; m = p->next[m], g->n++)
+		slice.runs[slice.nruns++] = (struct run) {
+			.page = m, .shift = p->shift[m], .frame = (uint16_t)(frame + p->target[m] - head),
+		};
+	slice.frames = frame + npages;
+	slice.ngroups++;
+	return true;
+}
+
+/* Groups for one slice, from firn_pass.at on. */
+static void choose(void)
+{
+	const struct firn_plan *p = &firn_pass.plan;
+	uint64_t runs_max = FIRN_SLICE_RUNS;
+	uint32_t page = firn_pass.at;
+
+	if (firn_config.barrier != FIRN_BARRIER_TRACER &&
+	    atomic_load_explicit(&firn_counters.barrier, memory_order_relaxed) != FIRN_BARRIER_TRACER)
+		runs_max = (SLICE_NS - FIXED_NS) / run_ns;
+	slice.ngroups = slice.nruns = 0;
+	slice.frames = 0;
+	for (; page < p->npages; page++) {
+		if (p->state[page] != FIRN_PLAN_HEAD || p->shift[page] == UINT8_MAX ||
+		    !(p->flags[page] & FIRN_PLAN_CHANGED))
+			continue;
+		if ((slice.ngroups && slice.nruns + p->runs[page] > runs_max) || !add_group(page))
+			break;
+	}
+	slice.next = page;
+}
+
+int firn_carry(void)
+{
+	uint64_t begun;
+	unsigned int ngroups, done = 0;
+	int err;
+
+	choose();
+	if (!slice.ngroups) {
+		firn_pass.at = slice.next;
+		return 0;
+	}
+	begun = firn_os.clock_ns();
+	for (unsigned int i = 0; i < slice.nruns; i++)
+		hold(&slice.runs[i]);
+	ngroups = slice.ngroups;
+	slice.tried = false;
+	err = firn_helper_run(carry_in_helper, NULL);
+	for (unsigned int i = 0; i < ngroups; i++)
+		for (unsigned int k = 0; k < slice.groups[i].n; k++) {
+			struct run *r = &slice.runs[slice.groups[i].first + k];
+
+			if (r->held)
+				settle(r, &slice.groups[i]);
+			done += r->done;
+			if (slice.tried && i < slice.ngroups && !r->done)
+				firn_count(&firn_counters.failed_folds, 1);
+		}
+	if (err)
+		return err;
+	firn_pass.at = slice.next;
+	firn_count(&firn_counters.folds, done);
+	if (done > 4) {
+		uint64_t each = firn_os.clock_ns() - begun;
+
+		each = each > FIXED_NS ? (each - FIXED_NS) / slice.nruns : 1;
+		run_ns = (run_ns * 7 + each) / 8;
+		if (run_ns < 5000)
+			run_ns = 5000;
+	}
+	return 0;
+}
