@@ -13,6 +13,7 @@
 #include "malloc/fold/fold.h"
 #include "malloc/heap.h"
 #include "malloc/os.h"
+#include "malloc/stats.h"
 
 #define firn_unlikely(x) __builtin_expect(!!(x), 0)
 #define PURGE_UNITS 2048u               /* looked at in one purge */
@@ -494,16 +495,26 @@ static size_t purge_span(struct firn_span *s, unsigned int c, bool all)
 	return pages;
 }
 
+static _Atomic uint32_t purge_left;    /* units of a look that ran out of time */
+
+bool firn_span_purge_unfinished(void)
+{
+	return atomic_load_explicit(&purge_left, memory_order_relaxed);
+}
+
 size_t firn_span_purge(bool all)
 {
 	static _Atomic uint32_t cursor;
+	uint32_t todo = atomic_load(&purge_left), n;
 	uint32_t units = __atomic_load_n(&firn_heap.units, __ATOMIC_ACQUIRE), u = all ? 0 : atomic_load(&cursor);
 	uint64_t until = firn_os.clock_ns() + PURGE_NS;
 	size_t pages = 0;
 
 	firn_depot_drain();
 
-	for (uint32_t n = 0; n < (all ? units : PURGE_UNITS) && n < units; n++, u++) {
+	if (!todo || todo > units)
+		todo = units < PURGE_UNITS ? units : PURGE_UNITS;
+	for (n = 0; n < (all ? units : todo); n++, u++) {
 		unsigned int c;
 
 		if (u >= units)
@@ -519,10 +530,16 @@ size_t firn_span_purge(bool all)
 		if (firn_span_of(u)->class == c && (__atomic_load_n(&firn_heap.kinds[u], __ATOMIC_RELAXED) & ~FIRN_KIND_SLOW) == c)
 			pages += purge_span(firn_span_of(u), c, all);
 		firn_lock_drop(&firn_bins[c].lock);
-		if (!all && n % 16 == 15 && firn_os.clock_ns() > until)
+		if (!all && n % 16 == 15 && firn_os.clock_ns() > until) {
+			n++;
+			u++;
 			break;
+		}
 	}
-	if (!all)
+	if (!all) {
 		atomic_store(&cursor, u);
+		atomic_store(&purge_left, todo - n);
+	}
+	firn_count(&firn_counters.purged_pages, pages);
 	return pages;
 }

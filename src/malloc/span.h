@@ -102,6 +102,9 @@ void firn_depot_drain(void);
  * once.  Drains the depot first.  Thread: any, no lock held.  Returns pages returned. */
 size_t firn_span_purge(bool all);
 
+/* Did the last look run out of time?  Then the next one goes on with it. */
+bool firn_span_purge_unfinished(void);
+
 /* The slot of class @c at offset @off of its unit; -1 where none begins there. */
 static inline int firn_span_slot(unsigned int c, size_t off)
 {

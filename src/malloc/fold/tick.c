@@ -126,7 +126,7 @@ static void go_on(uint64_t now)
 }
 
 /* One thing of it.  Returns whether there is another. */
-static bool do_what_is_due(uint64_t now)
+static bool do_what_is_due(uint64_t now, bool idle)
 {
 	uint64_t half = firn_config.decay_ms / 2, next;
 
@@ -136,7 +136,7 @@ static bool do_what_is_due(uint64_t now)
 		firn_span_purge(false);
 		firn_heap_purge(now > firn_config.decay_ms ? now - firn_config.decay_ms : 0);
 		firn_count_pause(firn_os.clock_ns() - begun);
-		purge_ms = now + (half ? half : 1);
+		purge_ms = now + (firn_span_purge_unfinished() ? idle ? 0 : GAP_MS : half ? half : 1);
 	} else if (firn_pass.stage != FIRN_PASS_NONE) {
 		if (now >= slice_ms || atomic_load_explicit(&under_way, memory_order_relaxed))
 			go_on(now);
@@ -168,7 +168,7 @@ bool firn_fold_tick(bool idle)
 		return false;
 	block_signals(&signals);
 	if (is_ours() && firn_lock_try(&firn_pass_lock)) {
-		more = do_what_is_due(now);
+		more = do_what_is_due(now, idle);
 		firn_lock_drop(&firn_pass_lock);
 	}
 	unblock_signals(&signals);
