@@ -134,7 +134,8 @@ static bool open_plan(void)
 		class_bytes[c] = firn_classes[c].size;
 	p->class_bytes = class_bytes;
 	p->nclasses = FIRN_FOLDABLE_LAST + 1;
-	p->vma_budget = max_vmas - (uint32_t)used;
+	p->vma_budget = max_vmas;
+	p->vmas_before = (uint32_t)used;
 	return true;
 }
 

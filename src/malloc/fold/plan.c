@@ -18,6 +18,9 @@
 #define OVERLAP_PERCENT 50u             /* of a source's pages that must fall together with others */
 #define ALIGN64(n) (((n) + 63) & ~(size_t)63)
 
+/* Of the budget, how much there may be in use after a run of this shift was added. */
+static const unsigned int vma_percent[FIRN_PLAN_SHIFT_MAX + 1] = { 50, 75, 100, 100 };
+
 enum { GATHER, SORT, INDEX, MATCH };
 
 static unsigned int regions_of(unsigned int region_bytes)
@@ -427,7 +430,7 @@ static bool merge(struct firn_plan *p, uint32_t i, uint32_t j, unsigned int save
 		cost += 2;
 	if (p->state[to] == FIRN_PLAN_OPEN)
 		cost += 2;
-	if (p->vmas + cost > p->vma_budget)
+	if ((uint64_t)(p->vmas_before + p->vmas + cost) * 100 > (uint64_t)p->vma_budget * vma_percent[level])
 		return false;
 	p->vmas += cost;
 	p->saved_pages += saved;

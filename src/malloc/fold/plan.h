@@ -30,7 +30,8 @@ struct firn_plan {
 	uint64_t *mask;                 /* words a page: region masks; of heads: the union of all members */
 	uint8_t *state;
 	uint8_t *class;                 /* 0: of several */
-	uint32_t vma_budget;            /* mappings that may be added */
+	uint32_t vma_budget;            /* mappings that there may be; shorter runs leave a part of them to longer ones */
+	uint32_t vmas_before;           /* that there are already */
 	unsigned int fill_percent;      /* runs fuller than this are left where they are (50) */
 	unsigned int group_max;         /* runs of a group (24): it is carried out in one go */
 	const uint32_t *class_bytes;    /* smallest object of a class, by class */
@@ -42,7 +43,8 @@ struct firn_plan {
 	uint8_t *flags;                 /* of a head: FIRN_PLAN_EXISTS, FIRN_PLAN_CHANGED */
 	uint8_t *runs;                  /* of a head: runs of the group, itself too; 255: or more */
 	/* The result. */
-	uint32_t saved_pages, vmas;
+	uint32_t saved_pages;
+	uint32_t vmas;                  /* added, at most */
 	uint64_t probes;
 	/* The search's own. */
 	struct {

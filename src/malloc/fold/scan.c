@@ -18,6 +18,7 @@
 #define LOOK_UNITS 128u                 /* looked at by one helper */
 #define READ_UNITS 32u                  /* by one read of pagemap */
 #define BACKOFF_MAX 64u                 /* passes that a page is left alone for at most after it was written */
+#define PATIENCE 4u                     /* ages that a quiet page waits for its neighbours */
 #define EXISTS_PERCENT 25u              /* frames fuller than this stay as they are */
 #define PAGEMAP_PRESENT ((uint64_t)1 << 63)
 #define PAGEMAP_FILE ((uint64_t)1 << 61)
@@ -102,6 +103,23 @@ static void offer(struct firn_span *s, unsigned int page, unsigned int c, uint32
 	}
 }
 
+/* Candidates whose neighbours are not quiet yet wait for them for a while: the longer the run, the fewer mappings. */
+static void offer_pages(struct firn_span *s, unsigned int c, uint32_t to, uint16_t candidates, uint16_t young, uint16_t old)
+{
+	for (unsigned int first = 0; first < FIRN_UNIT_PAGES; first += 1u << FIRN_PLAN_SHIFT_MAX) {
+		uint16_t run = (uint16_t)(((1u << (1u << FIRN_PLAN_SHIFT_MAX)) - 1) << first);
+		uint16_t pages = candidates & run;
+
+		if (young & run)
+			pages &= old;
+		for (; pages; pages &= (uint16_t)(pages - 1)) {
+			unsigned int page = (unsigned int)__builtin_ctz(pages);
+
+			offer(s, page, c, to + page);
+		}
+	}
+}
+
 /* Mappings that begin in the unit.  @mapped: pages that map frames. */
 static void count_vmas(uint32_t unit, const struct firn_span *s, uint16_t mapped)
 {
@@ -152,7 +170,7 @@ void firn_scan_unit(uint32_t unit)
 	unsigned int c = enter(unit), words = firn_classes[c].page_words;
 	uint32_t to = (unit - firn_pass.first) * FIRN_UNIT_PAGES;
 	struct firn_span *s = firn_span_of(unit);
-	uint16_t empty = 0;
+	uint16_t empty = 0, candidates = 0, young = 0, old = 0;
 
 	if (c == FIRN_CLASS_NONE) {
 		count_vmas(unit, NULL, 0);
@@ -178,11 +196,17 @@ void firn_scan_unit(uint32_t unit)
 			s->folded &= (uint16_t)~bit;
 			firn_count(&firn_counters.released_pages, 1);
 		}
-		if (!firn_pass.search || (s->closed | s->never) & bit)
+		if ((s->closed | s->never) & bit)
 			continue;
 		if (firn_pass.force || (s->quiet[page] >= firn_config.age && !s->backoff[page]))
-			offer(s, page, c, to + page);
+			candidates |= bit;
+		else if (!s->backoff[page])
+			young |= bit;
+		if (s->quiet[page] / PATIENCE >= firn_config.age)
+			old |= bit;
 	}
+	if (firn_pass.search)
+		offer_pages(s, c, to, candidates, young, old);
 	firn_pass.touched_pages += (unsigned int)__builtin_popcount(s->touched & (uint16_t)~s->closed);
 	count_vmas(unit, s, s->closed | s->copied);
 	if (s->closed | s->copied)
