@@ -26,7 +26,6 @@
 #include <sys/syscall.h>
 
 #include "malloc/class.h"
-#include "malloc/fold/frame.h"
 #include "malloc/fold/helper.h"
 #include "malloc/fold/seccomp.h"
 #include "malloc/fold/tracer.h"
@@ -47,6 +46,8 @@
 static uint64_t next_stop_ms;
 static unsigned int failures;
 static bool tracing;                    /* it was the tier of the last attempt */
+
+unsigned int firn_barrier_locked_kb;
 
 static int refuse(struct firn_barrier *b, int err, const char *why)
 {
@@ -97,7 +98,7 @@ static int look(struct firn_barrier *b, long *ret_threads)
 		return refuse(b, -EPERM, "/proc does not tell what memory is pinned");
 	if (pinned > 0)
 		return refuse(b, -EAGAIN, "memory is pinned for a device or for io_uring");
-	if (locked > (long)firn_frames_locked_kb())
+	if (locked > (long)firn_barrier_locked_kb)
 		return refuse(b, -EPERM, "memory is locked");
 	if (firn_helper_field(status, "TracerPid:", 0) > 0)
 		return refuse(b, -EAGAIN, "a debugger traces this process");

@@ -17,6 +17,9 @@
  */
 int firn_helper_run(int (*fn)(void *arg), void *arg);
 
+/* What the folder itself has locked in memory: more than that is the program's (VmLck). */
+extern unsigned int firn_barrier_locked_kb;
+
 /* May this process fold at all, and how: looked at in the helper. */
 struct firn_barrier {
 	enum firn_barrier_tier tier;

@@ -14,6 +14,7 @@
 #include <sys/syscall.h>
 
 #include "malloc/class.h"
+#include "malloc/fold/barrier.h"
 #include "malloc/os.h"
 #include "malloc/stats.h"
 
@@ -94,11 +95,7 @@ static void make_sentinel(void)
 	sentinel_locked = !firn_os.call(SYS_mlock, (long)p, FIRN_PAGE_BYTES, 0, 0, 0, 0) &&
 			  !firn_os.call(SYS_mlock, (long)(p + (SENTINEL_PAGES - 1) * FIRN_PAGE_BYTES), FIRN_PAGE_BYTES,
 					0, 0, 0, 0);
-}
-
-unsigned int firn_frames_locked_kb(void)
-{
-	return sentinel_locked ? 2 * FIRN_PAGE_BYTES / 1024 : 0;
+	firn_barrier_locked_kb = sentinel_locked ? 2 * FIRN_PAGE_BYTES / 1024 : 0;
 }
 
 bool firn_frames_exclusive(void)
@@ -357,6 +354,7 @@ void firn_frames_forked(void)
 	/* The parent's sentinel stays mapped: it says to the parent that this process is there. */
 	sentinel = NULL;
 	sentinel_locked = false;
+	firn_barrier_locked_kb = 0;
 	for (uint32_t i = 0; i < nstores; i++)
 		stores[i].window = NULL;
 }

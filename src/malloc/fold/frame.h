@@ -55,7 +55,4 @@ size_t firn_frames_tidy(bool exclusive, uint64_t until_ns, bool *ret_more);
 /* In a forked child: what is mapped is the parent's as well, and is never punched. */
 void firn_frames_forked(void);
 
-/* KiB that the table of frames itself has locked in memory (VmLck). */
-unsigned int firn_frames_locked_kb(void);
-
 #endif
