@@ -65,3 +65,21 @@ def test_alone_or_not(case, tier, user):
 @pytest.mark.parametrize("case", ["hole", "signal", "flood", "futex", "vfork", "descriptors", "churn"])
 def test_among_threads(case, tier, user):
     run("barrier-cases", case, tier, as_user(tier, user))
+
+
+# A period short enough that there is something to do in the middle of nearly every wait.
+OFTEN = {"LD_PRELOAD": LIBRARY, "FIRN_MALLOC_PERIOD_MS": "15", "FIRN_MALLOC_DECAY_MS": "10"}
+
+
+@pytest.mark.parametrize("how", ["control", "library"])
+@pytest.mark.parametrize("what", ["values", "signals", "cancel", "forwards"])
+def test_waiting_functions(what, how):
+    """As libc's: what they return, that a signal interrupts them whenever it comes, and cancellation."""
+    run("barrier-wait", what, 2, env=OFTEN if how == "library" else {}, skip=False)
+
+
+@pytest.mark.long
+@pytest.mark.limit(600)
+@pytest.mark.parametrize("what", ["signals", "cancel"])
+def test_waiting_functions_at_length(what):
+    run("barrier-wait", what, 200, env=OFTEN, skip=False, seconds=500)

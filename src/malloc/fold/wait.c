@@ -103,7 +103,8 @@ static inline bool due(void)
 	if (firn_likely(now < atomic_load_explicit(&look_ms, memory_order_relaxed)))
 		return false;
 	atomic_store_explicit(&look_ms, now + LOOK_EVERY_MS, memory_order_relaxed);
-	return firn_init_done() && firn_heap.base && !firn_seccomp_known();
+	/* busy: this is a signal handler in the middle of an allocation, whose locks are held. */
+	return firn_init_done() && firn_heap.base && !firn_thread.busy && !firn_seccomp_known();
 }
 
 struct wait {
