@@ -189,7 +189,7 @@ static void values(void)
 		CHECK(nanosleep(&bad, NULL) == -1 && errno == EINVAL);
 		CHECK(nanosleep(&neg, NULL) == -1 && errno == EINVAL);
 		CHECK(clock_nanosleep(CLOCK_MONOTONIC, 0, &bad, NULL) == EINVAL);
-		CHECK(clock_nanosleep(999, 0, &v.tv_sec ? &neg : &bad, NULL) == EINVAL);
+		CHECK(clock_nanosleep(999, 0, &neg, NULL) == EINVAL);
 		usleep(10000);
 		CHECK(select(-1, NULL, NULL, NULL, &v) == -1 && errno == EINVAL);
 		CHECK(select(0, NULL, NULL, NULL, &bad_v) == -1 && errno == EINVAL);

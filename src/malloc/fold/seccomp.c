@@ -21,7 +21,7 @@
 #define EXPORT __attribute__((visibility("default")))
 
 enum seen {
-	SEEN_NOTHING,                   /* not looked yet */
+	SEEN_NOTHING,                   /* the library's constructor has not run yet */
 	SEEN_NONE,                      /* none when we began */
 	SEEN_FILTER,
 };
@@ -31,14 +31,17 @@ static _Atomic int installing;          /* attempts under way */
 
 /*
  * The first look reads a file: a filter that a program is started under lets the dynamic linker do that, while
- * prctl may be worth death to it.
+ * prctl may be worth death to it.  When the library is loaded, since it takes a descriptor for an instant, and
+ * nobody may ever see one.
  */
-static int first_look(void)
+__attribute__((constructor(102))) static void first_look(void)
 {
 	char text[4096];
-	long fd = firn_os.call(SYS_openat, AT_FDCWD, (long)"/proc/self/status", O_RDONLY | O_CLOEXEC, 0, 0, 0);
-	long n = 0, mode = -1;
+	long fd, n = 0, mode = -1;
 
+	if (!firn_config.fold || firn_config.seccomp)
+		return;
+	fd = firn_os.call(SYS_openat, AT_FDCWD, (long)"/proc/self/status", O_RDONLY | O_CLOEXEC, 0, 0, 0);
 	if (fd >= 0) {
 		n = firn_os.call(SYS_read, fd, (long)text, sizeof(text) - 1, 0, 0, 0);
 		firn_os.call(SYS_close, fd, 0, 0, 0, 0, 0);
@@ -50,7 +53,7 @@ static int first_look(void)
 	if (mode < 0)
 		mode = firn_os.call(SYS_prctl, PR_GET_SECCOMP, 0, 0, 0, 0, 0);
 	/* -EINVAL: a kernel without seccomp. */
-	return mode == 0 || mode == -EINVAL ? SEEN_NONE : SEEN_FILTER;
+	atomic_store(&seen, mode == 0 || mode == -EINVAL ? SEEN_NONE : SEEN_FILTER);
 }
 
 bool firn_seccomp_known(void)
@@ -65,18 +68,16 @@ bool firn_seccomp_forbids(void)
 
 bool firn_seccomp_filtered(void)
 {
-	int s = atomic_load_explicit(&seen, memory_order_relaxed), none = SEEN_NOTHING;
+	int s = atomic_load_explicit(&seen, memory_order_relaxed);
 
 	if (s == SEEN_FILTER || atomic_load(&installing))
 		return true;
-	if (s == SEEN_NOTHING) {
-		s = first_look();
-		atomic_compare_exchange_strong(&seen, &none, s);
-	} else if (firn_os.call(SYS_prctl, PR_GET_SECCOMP, 0, 0, 0, 0, 0) > 0) {
-		s = SEEN_FILTER;
-		atomic_store(&seen, s);
-	}
-	return s == SEEN_FILTER;
+	if (s == SEEN_NOTHING && !firn_config.seccomp)
+		return true;
+	if (firn_os.call(SYS_prctl, PR_GET_SECCOMP, 0, 0, 0, 0, 0) <= 0)
+		return false;
+	atomic_store(&seen, SEEN_FILTER);
+	return true;
 }
 
 /* A system call that may install a filter.  No helper runs while it is made, and none after it. */
