@@ -16,6 +16,7 @@ help:
 	@echo 'make bench-malloc the allocator beside others (root; ARGS=--quick for a first look)'
 	@echo 'make install      into PREFIX=$(PREFIX), below DESTDIR'
 	@echo 'make clang|asan|tsan   another build, in build-clang/, build-asan/, build-tsan/'
+	@echo 'make mallocchecks  libfirnmalloc.so that checks itself, in build-mallocchecks/'
 	@echo 'make clean        remove the build folders'
 
 $(BUILD)/build.ninja:
@@ -31,6 +32,18 @@ asan:
 tsan:
 	@$(MAKE) --no-print-directory BUILD=build-tsan \
 		MESON_ARGS='-Db_sanitize=thread -Db_lundef=false -Db_pie=false' all
+
+# The allocator that verifies its invariants after every operation.
+mallocchecks:
+	@[ -e build-mallocchecks/build.ninja ] || $(MESON) setup -Dmalloc_checks=full build-mallocchecks . >/dev/null
+	@$(NINJA) -C build-mallocchecks libfirnmalloc.so
+
+# The allocator's random test under TSan, which wants its addresses where they were.
+malloctsan:
+	@[ -e build-tsan/build.ninja ] || $(MESON) setup -Db_sanitize=thread -Db_lundef=false -Db_pie=false \
+		build-tsan . >/dev/null
+	@$(NINJA) -C build-tsan tests/unit/test_malloc_random
+	@TSAN_OPTIONS=halt_on_error=1 setarch -R build-tsan/tests/unit/test_malloc_random
 
 demo: all
 	@BUILD=$(abspath $(BUILD)) tools/demo
@@ -57,6 +70,6 @@ install: $(BUILD)/build.ninja
 	@$(MESON) install -C $(BUILD) --no-rebuild
 
 clean:
-	rm -rf build build-clang build-asan build-tsan $(BUILD)
+	rm -rf build build-clang build-asan build-tsan build-mallocchecks $(BUILD)
 
-.PHONY: all help clang asan tsan demo unit check includes bench bench-malloc install clean
+.PHONY: all help clang asan tsan mallocchecks malloctsan demo unit check includes bench bench-malloc install clean
