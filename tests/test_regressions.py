@@ -251,6 +251,22 @@ def test_grown_and_cut(firn, victims, how):
     assert_no_trace(firn, v.pid)
 
 
+def test_grown_and_thawed(firn, victims):
+    """A mapping that grew is one mapping after the thaw, though a child still holds the descriptor."""
+    v = odd(victims)
+    firn.evict(v.pid)
+    v.cmd("grow")
+    v.cmd("siblings")
+    firn.thaw(v.pid)
+    assert not harness.uffd_mappings(v.pid), harness.uffd_mappings(v.pid)
+    v.cmd("look-grown move", timeout=20)
+    v.cmd("verify")
+    v.cmd("end 0")
+    v.cmd("end 1")
+    firn.thaw_all()
+    v.cmd("verify")
+
+
 # Agents and keepers that end
 
 @pytest.mark.parametrize("first, second", [

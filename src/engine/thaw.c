@@ -207,33 +207,58 @@ static int bring_back(struct stream *s)
 	return err;
 }
 
+/*
+ * Watch nothing of the stopped target any more.  We do not know all that is watched, since a mapping grows in
+ * place without a message; left watched in part, it would be two, and the target's next mremap of it would
+ * fail.  So the mappings tell, and each goes whole, neighbours by one call.
+ */
+static void unwatch(struct firn_target *t)
+{
+	struct firn_armed *a = &t->armed;
+	struct firn_span known = { 0, 0 }, joined = { 0, 0 };
+	struct firn_vmas v;
+	struct firn_vma m;
+	uint32_t n = 0;
+	int err;
+
+	err = firn_vmas_open(&v, firn_proc_live_thread(t->pid), false);
+	if (err) {
+		firn_log("process %d: its mappings cannot be read (%s): they are watched until no descriptor is left",
+			 t->pid, strerror(-err));
+		return;
+	}
+	pthread_rwlock_rdlock(&a->layout);
+	while (firn_vmas_next(&v, &m) > 0) {
+		struct firn_span span = { m.start, m.end };
+
+		if (m.why != FIRN_VMA_OK)
+			continue;
+		while (known.end <= span.start && firn_link_watched(&a->link, n, &known))
+			n++;
+		/* One that we do not know of may be another userfaultfd's.  An older kernel would let us end that
+		 * watch; to begin one there is refused by all. */
+		if ((known.end <= span.start || known.start >= span.end) && firn_armed_register(a, span))
+			continue;
+		if (span.start != joined.end) {
+			if (joined.end)
+				firn_armed_unregister(a, joined);
+			joined.start = span.start;
+		}
+		joined.end = span.end;
+	}
+	if (joined.end)
+		firn_armed_unregister(a, joined);
+	pthread_rwlock_unlock(&a->layout);
+	firn_vmas_close(&v);
+}
+
 int firn_disarm(struct firn_target *t, struct firn_inject *i, struct firn_err *e)
 {
 	struct firn_armed *a = &t->armed;
-	struct firn_span s;
-	int err = 0;
+	int err;
 
-	if (a->uffd >= 0) {
-		pthread_rwlock_rdlock(&a->layout);
-		for (uint32_t n = 0; firn_link_watched(&a->link, n, &s); n++) {
-			struct firn_vmas v;
-			struct firn_vma m;
-
-			if (!firn_armed_unregister(a, s))
-				continue;
-			/* Something else lies in between by now: mapping by mapping. */
-			if (firn_vmas_open(&v, firn_proc_live_thread(t->pid), false))
-				continue;
-			while (firn_vmas_next(&v, &m) > 0) {
-				struct firn_span part = { firn_max_u64(m.start, s.start), firn_min_u64(m.end, s.end) };
-
-				if (part.start < part.end)
-					firn_armed_unregister(a, part);
-			}
-			firn_vmas_close(&v);
-		}
-		pthread_rwlock_unlock(&a->layout);
-	}
+	if (a->uffd >= 0)
+		unwatch(t);
 	firn_point(FIRN_POINT_THAW_DISARMED);
 	err = firn_uffd_leave(t, i);
 	firn_point(FIRN_POINT_THAW_CLOSED);

@@ -213,6 +213,36 @@ static int cmd_grow_cut(char *args)
 	return v_result(left / V_PAGE);
 }
 
+/* A mapping grows in place and is not touched there. */
+static int cmd_grow(char *args)
+{
+	size_t old = PAGES * V_PAGE;
+
+	(void)args;
+	if (munmap(maps[0] + old, old) || mremap(maps[0], old, 2 * old, 0) != maps[0])
+		return v_say("mremap in place: %s", strerror(errno));
+	return 0;
+}
+
+/* After "grow", a look at it all, here or moved: mremap takes one mapping only. */
+static int cmd_look_grown(char *args)
+{
+	size_t bytes = 2 * PAGES * V_PAGE;
+	bool move = args && !strcmp(args, "move");
+	char *to = move ? (char *)0x240000000000ul : maps[0];
+
+	if (move && mremap(maps[0], bytes, bytes, MREMAP_MAYMOVE | MREMAP_FIXED, to) != to)
+		return v_say("mremap: %s", strerror(errno));
+	for (size_t i = 0; i < 2 * PAGES; i++) {
+		struct v_page grown = { .addr = (uintptr_t)to + i * V_PAGE, .patch_at = V_WORDS };
+
+		if (i < PAGES)
+			v_t->page[first_of_map[0] + i].addr = grown.addr;
+		v_check(i < PAGES ? &v_t->page[first_of_map[0] + i] : &grown);
+	}
+	return v_result(2 * PAGES);
+}
+
 /* The crowd: all fault at once, while another thread changes the layout. */
 
 static void *one_of_crowd(void *arg)
@@ -419,6 +449,8 @@ static const struct v_command commands[] = {
 	{ "dontfork", cmd_dontfork },
 	{ "forks", cmd_forks },
 	{ "grow-cut", cmd_grow_cut },
+	{ "grow", cmd_grow },
+	{ "look-grown", cmd_look_grown },
 	{ "burst", cmd_burst },
 	{ "race", cmd_race },
 	{ "follow", cmd_follow },
