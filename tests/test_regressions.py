@@ -267,6 +267,24 @@ def test_grown_and_thawed(firn, victims):
     v.cmd("verify")
 
 
+def test_grown_and_agent_killed(firn, victims):
+    """Whoever waits where a mapping grew, and was read of by an agent that ended, is woken by the next."""
+    v = odd(victims)
+    firn.evict(v.pid)
+    v.cmd("verify")
+    v.cmd("grow")
+    firn.kill_agent()
+    firn.start(FIRN_KILL_AT="pager.read.fault")
+    v.send("look-grown here")
+    firn.agent_died()
+    firn.start()
+    v.reply(10)
+    v.cmd("verify")
+    firn.thaw(v.pid)
+    v.cmd("verify")
+    assert_no_trace(firn, v.pid)
+
+
 # Agents and keepers that end
 
 @pytest.mark.parametrize("first, second", [

@@ -13,6 +13,7 @@
 #define SYS_process_madvise 440
 #endif
 #define PIDFD_SELF_THREAD_GROUP (-10001)
+#define LOWEST_ADDRESS 65536ull              /* that an unprivileged mapping may have (vm.mmap_min_addr) */
 
 int firn_armed_init(struct firn_armed *a, pid_t pid, struct firn_armed_memory *m)
 {
@@ -63,6 +64,14 @@ void firn_armed_wake_all(struct firn_armed *a)
 		struct uffdio_range r = { s.start, s.end - s.start };
 
 		firn_sys.ioctl(a->uffd, UFFDIO_WAKE, &r);
+	}
+	/* Somebody may wait where a mapping grew and we do not know it yet: all addresses, up to the last that
+	 * this address space may have, which the kernel does not tell. */
+	for (unsigned int bits = 57; bits > 32; bits--) {
+		struct uffdio_range r = { LOWEST_ADDRESS, (1ull << bits) - a->link.page_size - LOWEST_ADDRESS };
+
+		if (!firn_sys.ioctl(a->uffd, UFFDIO_WAKE, &r))
+			break;
 	}
 }
 
