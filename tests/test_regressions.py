@@ -251,6 +251,18 @@ def test_grown_and_cut(firn, victims, how):
     assert_no_trace(firn, v.pid)
 
 
+def test_shrunk_and_grown(firn, victims):
+    """What grows back into its own place, before the agent has looked at the unmap it read, is zero there."""
+    v = odd(victims)
+    firn.start(FIRN_SLEEP_AT="pager.read.unmap:200")
+    firn.evict(v.pid)
+    v.cmd("shrink-grow", timeout=20)
+    v.cmd("verify")
+    firn.thaw(v.pid)
+    v.cmd("verify")
+    assert_no_trace(firn, v.pid)
+
+
 def test_grown_and_thawed(firn, victims):
     """A mapping that grew is one mapping after the thaw, though a child still holds the descriptor."""
     v = odd(victims)

@@ -120,27 +120,7 @@ fail:
  * kernel knows what our userfaultfd watches: an address there that no link claims never held anything
  * that we evicted, since every move and removal is reported.
  */
-static bool grown(struct firn_armed *a, uint64_t address, struct firn_span *ret)
-{
-	struct firn_target *t = a->owner;
-	struct firn_vmas v;
-	struct firn_vma m;
-	bool found = false;
-
-	pthread_mutex_lock(&engine->lock);
-	firn_child_identify(engine, t);
-	pthread_mutex_unlock(&engine->lock);
-	if (!t->pid || firn_vmas_open(&v, firn_proc_live_thread(t->pid), true))
-		return false;
-	while (!found && firn_vmas_next(&v, &m) > 0 && m.start <= address)
-		found = m.uffd && address < m.end;
-	firn_vmas_close(&v);
-	ret->start = m.start;
-	ret->end = m.end;
-	return found;
-}
-
-static int watched_now(struct firn_armed *a, struct firn_span span, struct firn_span *ret)
+static int grown(struct firn_armed *a, uint64_t address, struct firn_span *ret)
 {
 	struct firn_target *t = a->owner;
 	struct firn_vmas v;
@@ -148,21 +128,25 @@ static int watched_now(struct firn_armed *a, struct firn_span span, struct firn_
 	bool found = false;
 	int r;
 
+	pthread_mutex_lock(&engine->lock);
+	firn_child_identify(engine, t);
+	pthread_mutex_unlock(&engine->lock);
 	if (!t->pid)
-		return 0;
+		return -ESRCH;
 	r = firn_vmas_open(&v, firn_proc_live_thread(t->pid), true);
 	if (r)
-		return r == -ENOENT || r == -ESRCH ? 0 : r;
-	while (!found && (r = firn_vmas_next(&v, &m)) > 0) {
-		ret->start = firn_max_u64(m.start, span.start);
-		ret->end = firn_min_u64(m.end, span.end);
-		found = m.uffd && ret->start < ret->end;
-	}
+		return r;
+	while (!found && (r = firn_vmas_next(&v, &m)) > 0 && m.start <= address)
+		found = m.uffd && address < m.end;
 	firn_vmas_close(&v);
-	return found ? 1 : 0;
+	if (r < 0)
+		return r;
+	ret->start = m.start;
+	ret->end = m.end;
+	return found;
 }
 
-const struct firn_pager_ops firn_engine_pager_ops = { forked, grown, watched_now };
+const struct firn_pager_ops firn_engine_pager_ops = { forked, grown };
 
 struct search {
 	struct firn_engine *en;

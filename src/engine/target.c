@@ -153,17 +153,6 @@ void firn_target_fill_report(const struct firn_target *t, struct firn_report *r)
 	memcpy(r->ns, m->ns, sizeof(r->ns));
 }
 
-/*
- * Ask the userfaultfd whether its address space is still there, by lifting a write protection that we never
- * set: in a live one that fails for want of it, and changes nothing.
- */
-static bool space_ended(struct firn_target *t)
-{
-	struct uffdio_writeprotect w = { .range = { 65536, t->image->page_size } };
-
-	return t->armed.uffd >= 0 && firn_sys.ioctl(t->armed.uffd, UFFDIO_WRITEPROTECT, &w) == -ESRCH;
-}
-
 bool firn_target_ended(struct firn_target *t)
 {
 	struct pollfd p = { t->pidfd, POLLIN, 0 };
@@ -173,7 +162,7 @@ bool firn_target_ended(struct firn_target *t)
 	/* Which process a forked child is, is a guess among siblings: only its memory tells. */
 	if (!t->image->parent && t->pidfd >= 0 && poll(&p, 1, 0) > 0)
 		return true;
-	return space_ended(t);
+	return firn_armed_ended(&t->armed);
 }
 
 void firn_engine_each(struct firn_engine *en, void (*fn)(void *arg, const struct firn_report *r), void *arg)

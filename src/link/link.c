@@ -7,15 +7,25 @@
 #define MAGIC 0x6b6e696c6e726966ull     /* "firnlink" */
 
 /*
- * Two tables of runs and watched spans: a layout change is made in the one that is not in use, with
- * the number of the event it applies, and becomes visible by one store.
+ * A thread tells of its munmap or mremap when that is done and others may already use the place.  So events
+ * come in another order than the changes, and what arrives may be reported where something is still known
+ * to be.  That has left, and owes its report: it is put aside, oldest first, and the report that comes is
+ * taken for its own, not for one of what lies there now.  An mremap owes two, its move and then its unmap.
+ */
+#define HOLE_OWED UINT32_MAX            /* in place of its first link: watched, had none */
+#define UNMAP_OWED (UINT32_MAX - 1)     /* has told where it went, and not yet that the place is free */
+
+/*
+ * Two tables of runs, watched spans and what is owed: a layout change is made in the one that is not in
+ * use, with the number of the event it applies, and becomes visible by one store.
  */
 struct firn_link_table {
 	uint64_t next_seq;                  /* events below this one have been applied */
 	uint32_t nruns, nwatched;           /* visible */
 	uint32_t all_runs, all_watched;     /* with those not yet published */
-	uint64_t pad[5];
-	/* struct firn_run runs[max_runs]; struct firn_span watched[max_runs]; */
+	uint32_t nowed, pad32;
+	uint64_t pad[4];
+	/* struct firn_run runs[max_runs]; struct firn_span watched[max_runs]; struct firn_run owed[max_runs]; */
 };
 
 struct firn_link_memory {
@@ -37,10 +47,15 @@ static struct firn_span *watched_of(const struct firn_link *l, const struct firn
 	return (struct firn_span *)(void *)(runs_of(l, t) + l->m->max_runs);
 }
 
+static struct firn_run *owed_of(const struct firn_link *l, const struct firn_link_table *t)
+{
+	return (struct firn_run *)(void *)(watched_of(l, t) + l->m->max_runs);
+}
+
 static size_t table_bytes(uint32_t max_runs)
 {
 	return sizeof(struct firn_link_table) +
-	       max_runs * (sizeof(struct firn_run) + sizeof(struct firn_span));
+	       max_runs * (2 * sizeof(struct firn_run) + sizeof(struct firn_span));
 }
 
 static size_t tables_at(uint32_t max_links)
@@ -292,6 +307,11 @@ void firn_link_removed(struct firn_link *l, struct firn_span span)
 	}
 }
 
+static uint64_t run_end(const struct firn_link *l, const struct firn_run *r)
+{
+	return r->start + ((uint64_t)r->npages << l->page_shift);
+}
+
 /* The part of @r in [@start, @end), moved by @delta.  False where there is none. */
 static bool clip(const struct firn_link *l, const struct firn_run *r, uint64_t start, uint64_t end,
 		 uint64_t delta, struct firn_run *ret)
@@ -301,7 +321,7 @@ static bool clip(const struct firn_link *l, const struct firn_run *r, uint64_t s
 
 	if (a >= b)
 		return false;
-	ret->first = r->first + (uint32_t)((a - r->start) >> l->page_shift);
+	ret->first = r->first + (r->first < UNMAP_OWED ? (uint32_t)((a - r->start) >> l->page_shift) : 0);
 	ret->start = a + delta;
 	ret->npages = (uint32_t)((b - a) >> l->page_shift);
 	return true;
@@ -311,6 +331,7 @@ struct edit {
 	struct firn_link *l;
 	struct firn_link_table *to;
 	bool full;
+	bool unmap;     /* this is an unmap: what tells its leave may have told its move before */
 };
 
 static void emit_run(struct edit *e, const struct firn_run *r)
@@ -337,29 +358,121 @@ static void emit_watched(struct edit *e, uint64_t start, uint64_t end)
 	}
 }
 
-/* Copy the runs of @from that lie outside both @cut and @cut2; with @only_missing, those still needed. */
+static void emit_owed(struct edit *e, const struct firn_run *r)
+{
+	if (e->to->nowed == e->l->m->max_runs)
+		e->full = true;
+	else
+		owed_of(e->l, e->to)[e->to->nowed++] = *r;
+}
+
+/*
+ * The first stretch of @cut, from @at on, that is owed and leaves with it; *@ret_entry: the oldest entry that
+ * it belongs to.  False where there is none.
+ */
+static bool next_owed(const struct edit *e, const struct firn_link_table *from, uint64_t at, struct firn_span cut,
+		      struct firn_run *ret, uint32_t *ret_entry)
+{
+	const struct firn_run *owed = owed_of(e->l, from);
+	struct firn_run piece;
+	bool found = false;
+
+	for (uint32_t n = 0; n < from->nowed; n++) {
+		/* Up to where an older one begins. */
+		uint64_t end = found ? ret->start : cut.end;
+
+		if ((owed[n].first == UNMAP_OWED && !e->unmap) || !clip(e->l, &owed[n], at, end, 0, &piece))
+			continue;
+		*ret = piece;
+		*ret_entry = n;
+		found = true;
+	}
+	return found;
+}
+
+static void emit_clipped(struct edit *e, const struct firn_run *r, uint64_t start, uint64_t end, uint64_t delta)
+{
+	struct firn_run piece;
+
+	if (clip(e->l, r, start, end, delta, &piece))
+		emit_run(e, &piece);
+}
+
+/* Copy what of @r does not leave with @cut: in there, what is owed has left before, and @r has come since. */
+static void copy_staying(struct edit *e, const struct firn_link_table *from, const struct firn_run *r,
+			 struct firn_span cut)
+{
+	struct firn_run owed;
+	uint32_t entry;
+
+	emit_clipped(e, r, 0, cut.start, 0);
+	for (uint64_t at = cut.start; next_owed(e, from, at, cut, &owed, &entry); at = run_end(e->l, &owed))
+		emit_clipped(e, r, owed.start, run_end(e->l, &owed), 0);
+	emit_clipped(e, r, cut.end, UINT64_MAX, 0);
+}
+
+/* Copy the runs of @from that lie outside @gone and do not leave with @cut; with @only_missing, those needed. */
 static void copy_runs(struct edit *e, const struct firn_link_table *from, struct firn_span cut,
-		      struct firn_span cut2, bool only_missing)
+		      struct firn_span gone, bool only_missing)
 {
 	const struct firn_run *r = runs_of(e->l, from);
 
-	if (cut2.start < cut.start) {
-		struct firn_span swap = cut;
-
-		cut = cut2;
-		cut2 = swap;
-	}
 	for (uint32_t n = 0; n < from->nruns; n++) {
 		struct firn_run piece;
 
 		if (only_missing && !run_missing(e->l, &r[n]))
 			continue;
-		if (clip(e->l, &r[n], 0, cut.start, 0, &piece))
-			emit_run(e, &piece);
-		if (clip(e->l, &r[n], cut.end, cut2.start, 0, &piece))
-			emit_run(e, &piece);
-		if (clip(e->l, &r[n], cut2.end, UINT64_MAX, 0, &piece))
-			emit_run(e, &piece);
+		if (clip(e->l, &r[n], 0, gone.start, 0, &piece))
+			copy_staying(e, from, &piece, cut);
+		if (clip(e->l, &r[n], gone.end, UINT64_MAX, 0, &piece))
+			copy_staying(e, from, &piece, cut);
+	}
+}
+
+/* Copy what is owed.  In @cut the oldest has told its leave, or its move alone. */
+static void copy_owed(struct edit *e, const struct firn_link_table *from, struct firn_span cut)
+{
+	const struct firn_run *owed = owed_of(e->l, from);
+
+	for (uint32_t n = 0; n < from->nowed; n++) {
+		uint64_t at = cut.start, rest = 0;
+		struct firn_run told, piece;
+		uint32_t entry;
+
+		for (; next_owed(e, from, at, cut, &told, &entry); at = run_end(e->l, &told)) {
+			if (entry != n)
+				continue;
+			if (clip(e->l, &owed[n], rest, told.start, 0, &piece))
+				emit_owed(e, &piece);
+			rest = run_end(e->l, &told);
+			told.first = UNMAP_OWED;
+			if (!e->unmap)
+				emit_owed(e, &told);
+		}
+		if (clip(e->l, &owed[n], rest, UINT64_MAX, 0, &piece))
+			emit_owed(e, &piece);
+	}
+}
+
+/* What is known to be in @span has left it, as something else has come. */
+static void displace(struct edit *e, const struct firn_link_table *from, struct firn_span span)
+{
+	const struct firn_run *r = runs_of(e->l, from);
+	const struct firn_span *w = watched_of(e->l, from);
+
+	for (uint32_t n = watched_from(e->l, from, span.start); n < from->nwatched && w[n].start < span.end; n++) {
+		uint64_t at = firn_max_u64(w[n].start, span.start), end = firn_min_u64(w[n].end, span.end);
+
+		while (at < end) {
+			uint32_t k = run_from(e->l, from, at);
+			uint64_t next = k < from->nruns ? firn_min_u64(firn_max_u64(r[k].start, at), end) : end;
+			struct firn_run piece = { at, (uint32_t)((next - at) >> e->l->page_shift), HOLE_OWED };
+
+			/* A hole up to the next run, or that run. */
+			if (next > at || clip(e->l, &r[k], at, end, 0, &piece))
+				emit_owed(e, &piece);
+			at = run_end(e->l, &piece);
+		}
 	}
 }
 
@@ -386,39 +499,49 @@ static void sort_tail(struct edit *e, uint32_t tail)
 	}
 }
 
-/* Watched spans less @cut plus @add, in order. */
+/* The next watched stretch, and before it, or with it, what of @add belongs there. */
+static void emit_between(struct edit *e, struct firn_span *add, uint64_t start, uint64_t end)
+{
+	if (start >= end)
+		return;
+	if (add->start < add->end && end >= add->start) {
+		if (start <= add->end) {
+			/* touches: grow the new span by it */
+			add->start = firn_min_u64(add->start, start);
+			add->end = firn_max_u64(add->end, end);
+			return;
+		}
+		emit_watched(e, add->start, add->end);
+		add->end = add->start;
+	}
+	emit_watched(e, start, end);
+}
+
+/* Watched spans less what leaves with @cut, plus @add, in order. */
 static void copy_watched(struct edit *e, const struct firn_link_table *from, struct firn_span cut,
 			 struct firn_span add)
 {
 	const struct firn_span *w = watched_of(e->l, from);
-	bool added = add.start >= add.end;
+	struct firn_run owed;
+	uint32_t entry;
 
 	for (uint32_t n = 0; n < from->nwatched; n++) {
-		struct firn_span s = w[n];
+		uint64_t at = firn_max_u64(cut.start, w[n].start);
 
-		if (!added && s.end >= add.start) {
-			if (s.start <= add.end) {
-				/* touches: grow the new span by it */
-				add.start = firn_min_u64(add.start, s.start);
-				add.end = firn_max_u64(add.end, s.end);
-				continue;
-			}
-			emit_watched(e, add.start, add.end);
-			added = true;
-		}
-		emit_watched(e, s.start, firn_min_u64(s.end, cut.start));
-		emit_watched(e, firn_max_u64(s.start, cut.end), s.end);
+		emit_between(e, &add, w[n].start, firn_min_u64(w[n].end, cut.start));
+		for (; next_owed(e, from, at, cut, &owed, &entry) && owed.start < w[n].end; at = run_end(e->l, &owed))
+			emit_between(e, &add, owed.start, firn_min_u64(w[n].end, run_end(e->l, &owed)));
+		emit_between(e, &add, firn_max_u64(w[n].start, cut.end), w[n].end);
 	}
-	if (!added)
-		emit_watched(e, add.start, add.end);
+	emit_watched(e, add.start, add.end);
 }
 
 static struct edit begin(struct firn_link *l)
 {
-	struct edit e = { l, l->tables[!l->m->active], false };
+	struct edit e = { l, l->tables[!l->m->active], false, true };
 
 	firn_link_unpublish(l);
-	e.to->nruns = e.to->nwatched = 0;
+	e.to->nruns = e.to->nwatched = e.to->nowed = 0;
 	return e;
 }
 
@@ -449,17 +572,29 @@ static bool touches_watched(const struct firn_link *l, struct firn_span s)
 	return n < t->nwatched && watched_of(l, t)[n].start < s.end;
 }
 
+static bool touches_owed(const struct firn_link *l, struct firn_span s)
+{
+	const struct firn_link_table *t = active(l);
+	const struct firn_run *owed = owed_of(l, t);
+
+	for (uint32_t n = 0; n < t->nowed; n++)
+		if (owed[n].start < s.end && run_end(l, &owed[n]) > s.start)
+			return true;
+	return false;
+}
+
 static int cut_out(struct firn_link *l, struct firn_span span, uint64_t next_seq)
 {
 	const struct firn_link_table *from = active(l);
 
-	if (!touches_runs(l, span) && !touches_watched(l, span))
+	if (!touches_runs(l, span) && !touches_watched(l, span) && !touches_owed(l, span))
 		return 0;
 	for (int tight = 0; tight < 2; tight++) {
 		struct edit e = begin(l);
 
 		copy_runs(&e, from, span, nothing, tight);
 		copy_watched(&e, from, span, no_span);
+		copy_owed(&e, from, span);
 		if (!e.full) {
 			commit(&e, next_seq);
 			return 0;
@@ -478,6 +613,55 @@ int firn_link_forget(struct firn_link *l, struct firn_span span)
 	return cut_out(l, span, active(l)->next_seq);
 }
 
+static void owe_unmap(struct edit *e, uint64_t start, uint64_t end)
+{
+	struct firn_run place = { start, (uint32_t)((end - start) >> e->l->page_shift), UNMAP_OWED };
+
+	if (start < end)
+		emit_owed(e, &place);
+}
+
+/*
+ * What is in [@start, @end) leaves for @delta further on, and the unmap of the place is to come.  Where one is
+ * owed already and nothing came since, the place was kept (MREMAP_DONTUNMAP), and it is still that one.
+ */
+static void leave_for(struct edit *e, const struct firn_link_table *from, uint64_t start, uint64_t end,
+		      uint64_t delta)
+{
+	const struct firn_run *r = runs_of(e->l, from);
+	const struct firn_span *w = watched_of(e->l, from);
+	const struct edit all = { .l = e->l, .unmap = true };
+	uint64_t at = start;
+	struct firn_run owed;
+	uint32_t entry;
+
+	for (; next_owed(&all, from, at, (struct firn_span){ start, end }, &owed, &entry); at = run_end(e->l, &owed)) {
+		uint64_t until = run_end(e->l, &owed);
+
+		owe_unmap(e, at, owed.start);
+		for (uint32_t n = watched_from(e->l, from, owed.start); n < from->nwatched && w[n].start < until; n++)
+			owe_unmap(e, firn_max_u64(w[n].start, owed.start), firn_min_u64(w[n].end, until));
+	}
+	owe_unmap(e, at, end);
+	for (uint32_t n = run_from(e->l, from, start); n < from->nruns && r[n].start < end; n++)
+		emit_clipped(e, &r[n], start, end, delta);
+}
+
+/* What tells that it left @source for @delta further on: what is owed there, else what is there. */
+static void move_runs(struct edit *e, const struct firn_link_table *from, struct firn_span source, uint64_t delta)
+{
+	uint64_t at = source.start;
+	struct firn_run owed;
+	uint32_t entry;
+
+	for (; next_owed(e, from, at, source, &owed, &entry); at = run_end(e->l, &owed)) {
+		leave_for(e, from, at, owed.start, delta);
+		if (owed.first != HOLE_OWED)
+			emit_clipped(e, &owed, owed.start, run_end(e->l, &owed), delta);
+	}
+	leave_for(e, from, at, source.end, delta);
+}
+
 int firn_link_moved(struct firn_link *l, uint64_t seq, uint64_t from, uint64_t to, uint64_t len)
 {
 	const struct firn_link_table *t = active(l);
@@ -487,21 +671,17 @@ int firn_link_moved(struct firn_link *l, uint64_t seq, uint64_t from, uint64_t t
 		return 0;
 	for (int tight = 0; tight < 2; tight++) {
 		struct edit e = begin(l);
-		const struct firn_run *r = runs_of(l, t);
 		uint32_t tail;
 
-		/* What still lies under the target belongs to an unmap that is not reported yet. */
+		e.unmap = false;
 		copy_runs(&e, t, source, target, tight);
+		copy_watched(&e, t, source, target);
+		copy_owed(&e, t, source);
+		displace(&e, t, target);
 		tail = e.to->nruns;
-		for (uint32_t n = 0; n < t->nruns; n++) {
-			struct firn_run piece;
-
-			if (clip(l, &r[n], source.start, source.end, to - from, &piece))
-				emit_run(&e, &piece);
-		}
+		move_runs(&e, t, source, to - from);
 		if (!e.full)
 			sort_tail(&e, tail);
-		copy_watched(&e, t, nothing, target);
 		if (!e.full) {
 			commit(&e, seq + 1);
 			return 0;
@@ -517,10 +697,29 @@ int firn_link_grown(struct firn_link *l, struct firn_span span)
 
 	copy_runs(&e, from, nothing, nothing, false);
 	copy_watched(&e, from, nothing, span);
+	copy_owed(&e, from, nothing);
 	if (e.full)
 		return -ENOSPC;
 	commit(&e, from->next_seq);
 	return 0;
+}
+
+bool firn_link_owes(const struct firn_link *l)
+{
+	return active(l)->nowed;
+}
+
+void firn_link_settled(struct firn_link *l)
+{
+	const struct firn_link_table *from = active(l);
+	struct edit e;
+
+	if (!from->nowed)
+		return;
+	e = begin(l);
+	copy_runs(&e, from, nothing, nothing, false);
+	copy_watched(&e, from, nothing, no_span);
+	commit(&e, from->next_seq);
 }
 
 void firn_link_shape_of(const struct firn_link *l, struct firn_link_shape *ret)
@@ -559,7 +758,8 @@ int firn_link_check(const struct firn_link *l)
 	const struct firn_span *w = watched_of(l, t);
 	uint64_t mask = l->page_size - 1;
 
-	if (l->m->nlinks > l->m->max_links || t->nruns > l->m->max_runs || t->nwatched > l->m->max_runs)
+	if (l->m->nlinks > l->m->max_links || t->nruns > l->m->max_runs || t->nwatched > l->m->max_runs ||
+	    t->nowed > l->m->max_runs)
 		return 1;
 	for (uint32_t n = 0; n < t->nruns; n++) {
 		if (!r[n].npages || (r[n].start & mask) || r[n].first > l->m->nlinks ||
@@ -573,6 +773,13 @@ int firn_link_check(const struct firn_link *l)
 			return 4;
 		if (n && w[n - 1].end > w[n].start)
 			return 5;
+	}
+	for (uint32_t n = 0; n < t->nowed; n++) {
+		const struct firn_run *o = owed_of(l, t) + n;
+
+		if (!o->npages || (o->start & mask) ||
+		    (o->first < UNMAP_OWED && (o->first > l->m->nlinks || o->npages > l->m->nlinks - o->first)))
+			return 2;
 	}
 	/* Every linked page that may be missing is watched. */
 	for (uint32_t n = 0; n < t->nruns; n++) {

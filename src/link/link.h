@@ -120,12 +120,17 @@ void firn_link_count(const struct firn_link *l, struct firn_link_counts *ret);
 void firn_link_removed(struct firn_link *l, struct firn_span span);
 /*
  * @span was unmapped / @len bytes were moved from @from to @to / @span grew a watched mapping.  @seq
- * numbers the event: one that was applied before is not applied again.  Either the change is whole, or
- * not visible.  Returns 0, or -ENOSPC (the tables are full; nothing changed).
+ * numbers the event: one that was applied before is not applied again.  A move to where something is still
+ * known to be may be told before that has told its leave (link.c).  Either the change is whole, or not
+ * visible.  Returns 0, or -ENOSPC (the tables are full; nothing changed).
  */
 int firn_link_unmapped(struct firn_link *l, uint64_t seq, struct firn_span span);
 int firn_link_moved(struct firn_link *l, uint64_t seq, uint64_t from, uint64_t to, uint64_t len);
 int firn_link_grown(struct firn_link *l, struct firn_span span);
+/* Is there something that has left and has not told all of it? */
+bool firn_link_owes(const struct firn_link *l);
+/* No change is under way, and every event is applied: nothing is owed any more. */
+void firn_link_settled(struct firn_link *l);
 /* Forget @span, by no event.  Returns as above. */
 int firn_link_forget(struct firn_link *l, struct firn_span span);
 

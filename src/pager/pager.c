@@ -20,7 +20,6 @@
 #define AGAIN_GIVE_UP_NS (50ull * 1000000u)     /* then others get the thread, and the fault is asked anew */
 #define AGAIN_SAY 200u                          /* give-ups in a row that are worth a log line */
 #define THREAD_STACK (256u << 10)
-#define MOVE_MEMORY_NS (5ull * 1000000000u)
 
 struct slot {
 	struct firn_armed *armed;
@@ -58,54 +57,6 @@ static const struct {
 	{ UFFD_EVENT_FORK, FIRN_POINT_EV_FORK },
 };
 
-/* Was something moved to where @span is, just now? */
-static bool moved_there(const struct firn_armed *a, struct firn_span span)
-{
-	uint64_t now = firn_sys.clock_ns();
-
-	for (size_t k = 0; k < FIRN_MOVES; k++)
-		if (a->moved[k].to.start < span.end && a->moved[k].to.end > span.start &&
-		    now - a->moved[k].at_ns < MOVE_MEMORY_NS)
-			return true;
-	return false;
-}
-
-static int moved(struct firn_armed *a, const struct uffd_msg *m, uint64_t seq)
-{
-	unsigned int k = a->moves++ % FIRN_MOVES;
-
-	a->moved[k].to.start = m->arg.remap.to;
-	a->moved[k].to.end = m->arg.remap.to + m->arg.remap.len;
-	a->moved[k].at_ns = firn_sys.clock_ns();
-	return firn_link_moved(&a->link, seq, m->arg.remap.from, m->arg.remap.to, m->arg.remap.len);
-}
-
-/*
- * munmap reports when it is done: meanwhile another thread's mremap may have moved something to that very
- * place, and reported it.  So where something was moved just now, what is watched there stays.
- */
-static int unmapped(struct firn_pager *p, struct firn_armed *a, struct firn_span span, uint64_t seq)
-{
-	struct firn_span left = span, stays;
-	int err = 0;
-
-	if (!moved_there(a, span))
-		return firn_link_unmapped(&a->link, seq, span);
-	while (left.start < left.end && !err) {
-		struct firn_span cut = left;
-		int r = p->ops->watched_now(a, left, &stays);
-
-		if (r < 0)
-			return r;
-		if (r)
-			cut.end = stays.start;
-		if (cut.start < cut.end)
-			err = firn_link_forget(&a->link, cut);
-		left.start = r ? stays.end : left.end;
-	}
-	return err;
-}
-
 /* One layout event, by its sequence number.  Layout lock held exclusively. */
 static void apply(struct firn_pager *p, struct firn_armed *a, const struct uffd_msg *m, uint64_t seq)
 {
@@ -118,10 +69,10 @@ static void apply(struct firn_pager *p, struct firn_armed *a, const struct uffd_
 			firn_link_removed(&a->link, span);
 		break;
 	case UFFD_EVENT_UNMAP:
-		err = unmapped(p, a, span, seq);
+		err = firn_link_unmapped(&a->link, seq, span);
 		break;
 	case UFFD_EVENT_REMAP:
-		err = moved(a, m, seq);
+		err = firn_link_moved(&a->link, seq, m->arg.remap.from, m->arg.remap.to, m->arg.remap.len);
 		break;
 	case UFFD_EVENT_FORK:
 		err = p->ops->forked(a, (int)m->arg.fork.ufd, seq);
@@ -158,7 +109,7 @@ static void drain(struct worker *w, struct firn_armed *a)
 
 		got = firn_sys.read(a->uffd, r->slots, sizeof(r->slots));
 		if (got <= 0)
-			return;
+			break;
 		n = (uint32_t)got / (uint32_t)sizeof(r->slots[0]);
 		if (firn_sys.point)
 			for (uint32_t k = 0; k < n; k++)
@@ -178,6 +129,8 @@ static void drain(struct worker *w, struct firn_armed *a)
 		}
 		firn_ring_empty(r, n);
 	}
+	if (firn_link_owes(&a->link) && !firn_armed_changing(a))
+		firn_link_settled(&a->link);
 }
 
 static void drain_locked(struct worker *w, struct firn_armed *a)
@@ -207,6 +160,14 @@ static enum firn_installed install_around(struct firn_armed *a, const struct fir
 	return FIRN_INSTALLED;
 }
 
+/* Whoever waits there asks again. */
+static void wake_page(struct firn_armed *a, uint64_t address)
+{
+	struct uffdio_range range = { address, a->link.page_size };
+
+	firn_sys.ioctl(a->uffd, UFFDIO_WAKE, &range);
+}
+
 /* One attempt at one fault. */
 static enum firn_installed serve_once(struct worker *w, struct firn_armed *a, uint64_t address)
 {
@@ -228,12 +189,21 @@ static enum firn_installed serve_once(struct worker *w, struct firn_armed *a, ui
 		drain(w, a);
 		if (firn_link_find(&a->link, address, &run, &index) != FIRN_FOUND_NOTHING) {
 			r = FIRN_INSTALL_AGAIN;
-		} else if (w->pager->ops->grown(a, address, &grown) && !firn_link_grown(&a->link, grown)) {
-			r = FIRN_INSTALL_AGAIN;
-		} else {
-			firn_armed_lose(a, address, "no link leads there");
-			r = FIRN_INSTALLED;
+			goto out;
 		}
+		err = w->pager->ops->grown(a, address, &grown);
+		r = FIRN_INSTALL_AGAIN;
+		/* Where a change is under way, what was seen may be its doing, and its event is to come. */
+		if (firn_armed_changing(a))
+			goto out;
+		firn_link_settled(&a->link);
+		if (err == 1 && !firn_link_grown(&a->link, grown))
+			goto out;
+		r = FIRN_INSTALLED;
+		if (err)
+			firn_armed_lose(a, address, "no link leads there");
+		else
+			wake_page(a, address);  /* the watch ended meanwhile: the kernel answers */
 		goto out;
 	case FIRN_FOUND_LINK:
 		break;
@@ -253,14 +223,11 @@ static enum firn_installed serve_once(struct worker *w, struct firn_armed *a, ui
 	case FIRN_PAGE_FILL:
 		r = firn_armed_install_fill(a, &run, index, w->page);
 		goto out;
-	case FIRN_PAGE_RESIDENT: {
-		struct uffdio_range range = { address, a->link.page_size };
-
+	case FIRN_PAGE_RESIDENT:
 		/* Somebody was quicker than this message. */
-		firn_sys.ioctl(a->uffd, UFFDIO_WAKE, &range);
+		wake_page(a, address);
 		r = FIRN_INSTALLED;
 		goto out;
-	}
 	case FIRN_PAGE_IN_FLIGHT:       /* whoever has it wakes the waiters */
 		r = FIRN_INSTALLED;
 		goto out;
@@ -308,13 +275,11 @@ static void serve(struct worker *w, struct firn_armed *a, uint64_t address)
 			pause = firn_min_u64(pause * 2, 10000000);
 		drain_locked(w, a);
 		if (firn_sys.clock_ns() - started > AGAIN_GIVE_UP_NS) {
-			struct uffdio_range range = { address, a->link.page_size };
-
 			if (++w->given_up % AGAIN_SAY == 0)
 				firn_log("process %d: page %#llx cannot be put back (%s): it is tried again and again",
 					 a->pid, (unsigned long long)address,
 					 r == FIRN_INSTALL_NO_MEMORY ? "no memory" : "its layout keeps changing");
-			firn_sys.ioctl(a->uffd, UFFDIO_WAKE, &range);
+			wake_page(a, address);
 			return;
 		}
 		firn_sys.sleep_ns(pause);

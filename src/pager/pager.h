@@ -20,12 +20,10 @@ struct firn_pager_ops {
 	 * child then stays without a pager, and its faults wait.
 	 */
 	int (*forked)(struct firn_armed *parent, int uffd, uint64_t seq);
-	/* A mapping grew in place and an address past what we watched faulted.  True with the mapping
-	 * in *@ret where it belongs to a watched one.  Layout lock held exclusively. */
-	bool (*grown)(struct firn_armed *a, uint64_t address, struct firn_span *ret);
-	/* The first part of @span that is mapped and watched at this moment.  Returns 1 with *@ret, 0 for
-	 * none, or -errno.  Layout lock held exclusively. */
-	int (*watched_now)(struct firn_armed *a, struct firn_span span, struct firn_span *ret);
+	/* A mapping grew in place and an address past what we watched faulted.  1 with the mapping in
+	 * *@ret where it belongs to a watched one; 0 where nothing is watched there; -errno where that cannot
+	 * be seen.  Layout lock held exclusively. */
+	int (*grown)(struct firn_armed *a, uint64_t address, struct firn_span *ret);
 };
 
 /* Start the threads.  @key as in firn_block_reader_open.  Returns 0, or -errno. */

@@ -56,6 +56,27 @@ int firn_armed_unregister(struct firn_armed *a, struct firn_span span)
 	return (int)firn_sys.ioctl(a->uffd, UFFDIO_UNREGISTER, &r);
 }
 
+/*
+ * Ask by lifting a write protection that we never set: the kernel looks first whether the layout changes,
+ * then whether the address space is there, and then fails for want of it.
+ */
+static long ask(struct firn_armed *a)
+{
+	struct uffdio_writeprotect w = { .range = { LOWEST_ADDRESS, a->link.page_size } };
+
+	return firn_sys.ioctl(a->uffd, UFFDIO_WRITEPROTECT, &w);
+}
+
+bool firn_armed_changing(struct firn_armed *a)
+{
+	return ask(a) == -EAGAIN;
+}
+
+bool firn_armed_ended(struct firn_armed *a)
+{
+	return a->uffd >= 0 && ask(a) == -ESRCH;
+}
+
 void firn_armed_wake_all(struct firn_armed *a)
 {
 	struct firn_span s;

@@ -21,7 +21,6 @@
 #include "transfer/packfile.h"
 #include "transfer/uffd.h"
 
-#define FIRN_MOVES 16u               /* moves remembered: see unmapped() in pager.c */
 #define FIRN_DROP_SPANS 1024u        /* of one process_madvise: UIO_MAXIOV */
 
 /* In shared memory: what a successor must know of a drop, and the events read. */
@@ -45,11 +44,6 @@ struct firn_armed {
 	pthread_rwlock_t layout;
 	atomic_uint faults_waiting;  /* streams give way while it is not zero */
 	atomic_bool gone;            /* the address space has ended */
-	struct {
-		struct firn_span to;
-		uint64_t at_ns;
-	} moved[FIRN_MOVES];         /* the newest moves; the pager's, under the layout lock */
-	unsigned int moves;
 	void *owner;                 /* the engine's target; not looked at here */
 };
 
@@ -62,6 +56,13 @@ int firn_armed_register(struct firn_armed *a, struct firn_span span);
 /* Watch it no longer; faults waiting there are woken.  Returns 0; -ENOMEM where nothing is mapped any
  * more, and other errnos. */
 int firn_armed_unregister(struct firn_armed *a, struct firn_span span);
+/*
+ * Is the target's layout changing, from before a change is seen in /proc until its event has been read?
+ * In an address space that has ended, nothing is.
+ */
+bool firn_armed_changing(struct firn_armed *a);
+/* Has its address space ended? */
+bool firn_armed_ended(struct firn_armed *a);
 /* Make every thread that waits for a fault of ours ask again.  Layout lock held. */
 void firn_armed_wake_all(struct firn_armed *a);
 

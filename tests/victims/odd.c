@@ -213,6 +213,26 @@ static int cmd_grow_cut(char *args)
 	return v_result(left / V_PAGE);
 }
 
+/* A mapping moves, shrinks, and grows in place at once: what it grew by is zero, not what lay there. */
+static int cmd_shrink_grow(char *args)
+{
+	size_t old = PAGES * V_PAGE;
+	char *to = (char *)0x230000000000ul;
+	struct v_page *p = &v_t->page[first_of_map[3]];
+
+	(void)args;
+	if (mremap(maps[3], old, old, MREMAP_MAYMOVE | MREMAP_FIXED, to) != to || mremap(to, old, old / 2, 0) != to ||
+	    mremap(to, old / 2, old, 0) != to)
+		return v_say("mremap: %s", strerror(errno));
+	for (size_t i = 0; i < PAGES; i++) {
+		p[i].addr = (uintptr_t)to + i * V_PAGE;
+		if (i >= PAGES / 2)
+			p[i].kind = V_ZERO;
+		v_check(&p[i]);
+	}
+	return v_result(PAGES);
+}
+
 /* A mapping grows in place and is not touched there. */
 static int cmd_grow(char *args)
 {
@@ -449,6 +469,7 @@ static const struct v_command commands[] = {
 	{ "dontfork", cmd_dontfork },
 	{ "forks", cmd_forks },
 	{ "grow-cut", cmd_grow_cut },
+	{ "shrink-grow", cmd_shrink_grow },
 	{ "grow", cmd_grow },
 	{ "look-grown", cmd_look_grown },
 	{ "burst", cmd_burst },
