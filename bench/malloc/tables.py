@@ -129,7 +129,7 @@ class Results:
             return []
 
         def label(name, user):
-            return name if user == "root" else f"{name}, {user}"
+            return name if user == "root" else f"{name} ({user})"
 
         def cell(w, v, key):
             return number(self.middle(s, w, v[0], key, user=v[1]))

@@ -195,7 +195,7 @@ def programs(build, directory, percent):
         own("large-medium", "large", "medium"),
         own("large-huge", "large", "huge"),
         RedisBenchmark(percent, directory),
-        Program("python3", ["python3", HERE / "programs" / "objects.py", percent], needs="python3",
+        Program("python3", ["/usr/bin/python3", HERE / "programs" / "objects.py", percent], needs="/usr/bin/python3",
                 PYTHONMALLOC="malloc", PYTHONHASHSEED="0"),
         Program("gcc", ["gcc", "-O1", "-S", "-o", "/dev/null", directory / "source.c"], needs="gcc"),
         Program("sqlite3", ["sqlite3", ":memory:", f".read {directory / 'statements.sql'}"], needs="sqlite3"),
