@@ -27,7 +27,8 @@ def debian_version(package):
 
 
 def library(pattern):
-    for folder in (LIBRARIES, *LIBRARIES.parent.glob("*-linux-gnu"), pathlib.Path("/usr/lib64"), pathlib.Path("/usr/lib")):
+    others = LIBRARIES.parent.glob("*-linux-gnu")
+    for folder in (LIBRARIES, *others, pathlib.Path("/usr/lib64"), pathlib.Path("/usr/lib")):
         found = sorted(folder.glob(pattern))
         if found:
             return found[0]

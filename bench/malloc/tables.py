@@ -135,7 +135,8 @@ class Results:
             return number(self.middle(s, w, v[0], key, user=v[1]))
         tables = []
         for key, title in (("held_mib", "Memory held at the end, MiB"), ("peak_mib", "Peak, MiB"),
-                           ("live_mib", "Live data, MiB"), ("vmas", "Mappings at the end"), ("populate_s", "Seconds to build the heap"),
+                           ("live_mib", "Live data, MiB"), ("waited_s", "Waited after the last insert, s"),
+                           ("vmas", "Mappings at the end"), ("populate_s", "Seconds to build the heap"),
                            ("cpu_s", "Processor time of the whole run, s")):
             rows = [[w] + [cell(w, v, key) for v in variants] for w in workloads]
             tables.append(table(f"Fragmentation: {title}", ["", *(label(*v) for v in variants)], rows))
