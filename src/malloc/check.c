@@ -6,11 +6,16 @@
 #include "malloc/check.h"
 
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/single_threaded.h>
 
 #include "malloc/api.h"
 #include "malloc/config.h"
+#include "malloc/fold/frame.h"
+#include "malloc/fold/tick.h"
 #include "malloc/large.h"
+#include "malloc/os.h"
+#include "malloc/stats.h"
 
 __thread struct firn_check_where firn_check_where __attribute__((tls_model("initial-exec")));
 
@@ -91,7 +96,7 @@ static unsigned int check_span(struct firn_span *s, unsigned int c, bool quiet)
 
 	if ((kind & ~FIRN_KIND_SLOW) != c)
 		return broken(1, c, unit);
-	if (((s->closed | s->folded) & (uint16_t)~s->copied) && kind < FIRN_KIND_SLOW)
+	if (!s->closed != (kind < FIRN_KIND_SLOW))
 		return broken(2, c, unit);
 	if (l.beyond)
 		return broken(3, c, unit);
@@ -99,7 +104,7 @@ static unsigned int check_span(struct firn_span *s, unsigned int c, bool quiet)
 		return broken(4, c, unit);
 	if (l.pages & (uint16_t)~s->touched)
 		return broken(5, c, unit);
-	if (s->folded & (uint16_t)~(s->closed | s->copied))
+	if (((s->folded | s->busy) & (uint16_t)~s->closed) || (s->copied & s->closed & (uint16_t)~s->busy))
 		return broken(6, c, unit);
 	if ((s->closed | s->folded | s->copied | s->never) && !firn_class_foldable(c))
 		return broken(7, c, unit);
@@ -313,6 +318,78 @@ unsigned int firn_check_heap(bool quiet)
 	return number;
 }
 
+/* What lies on a frame, a bit for 16 bytes, and how many pages need it. */
+struct frame {
+	uint64_t taken[FIRN_PAGE_BYTES / FIRN_ALIGN / 64];
+	uint32_t pages;
+};
+
+#define FRAMES_MAX (1u << 22)
+
+/* Enter the slots of page @page.  False: somebody else's lie there. */
+static bool enter_page(struct frame *f, struct firn_span *s, unsigned int page)
+{
+	const struct firn_class *k = &firn_classes[s->class];
+
+	f->pages++;
+	for (unsigned int i = 0; i < k->page_slots; i++) {
+		if (!(atomic_load(&s->mask[page * k->page_words + i / 64]) >> i % 64 & 1))
+			continue;
+		for (unsigned int g = i * k->size / FIRN_ALIGN; g < (i + 1) * k->size / FIRN_ALIGN; g++) {
+			if (f->taken[g / 64] >> g % 64 & 1)
+				return false;
+			f->taken[g / 64] |= (uint64_t)1 << g % 64;
+		}
+	}
+	return true;
+}
+
+static unsigned int check_frames(struct frame *frames)
+{
+	uint32_t units = __atomic_load_n(&firn_heap.units, __ATOMIC_ACQUIRE);
+
+	for (int turn = 0; turn < 2; turn++)
+		for (uint32_t u = 0; u < units; u++) {
+			unsigned int c = firn_heap.kinds[u] & ~FIRN_KIND_SLOW;
+			struct firn_span *s = firn_span_of(u);
+
+			if (!firn_class_foldable(c))
+				continue;
+			for (uint16_t left = s->folded; left; left &= (uint16_t)(left - 1)) {
+				unsigned int page = (unsigned int)__builtin_ctz(left);
+				uint32_t frame = s->frame[page];
+
+				if (frame >= FRAMES_MAX)
+					return broken(24, c, u);
+				if (!turn && !enter_page(&frames[frame], s, page))
+					return broken(23, c, u);
+				if (turn && frames[frame].pages != firn_frame_count(frame))
+					return broken(24, c, u);
+			}
+		}
+	return 0;
+}
+
+unsigned int firn_check_frames(void)
+{
+	struct frame *frames;
+	unsigned int number;
+	struct guard g;
+
+	if (!firn_counted(&firn_counters.folded_pages))
+		return 0;
+	enter(&g);
+	firn_lock_take(&firn_pass_lock);
+	frames = firn_os.mmap(NULL, FRAMES_MAX * sizeof(*frames), PROT_READ | PROT_WRITE,
+			      MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+	number = firn_os_failed(frames) ? 0 : check_frames(frames);
+	if (!firn_os_failed(frames))
+		firn_os.munmap(frames, FRAMES_MAX * sizeof(*frames));
+	firn_lock_drop(&firn_pass_lock);
+	leave(&g);
+	return number;
+}
+
 unsigned int firn_check_table(void)
 {
 	for (unsigned int c = 1; c < FIRN_CLASSES; c++) {
@@ -347,7 +424,9 @@ unsigned int firn_check_all(bool quiet)
 		if (!number)
 			number = firn_check_bin(c, quiet);
 	}
-	return number ? number : firn_check_heap(quiet);
+	if (!number)
+		number = firn_check_heap(quiet);
+	return number || !quiet ? number : firn_check_frames();
 }
 
 static void expect(unsigned int number)
@@ -380,10 +459,13 @@ void firn_check_step(const void *p)
 		return;
 	since = 0;
 	c = atomic_fetch_add(&next_class, 1) % FIRN_CLASSES;
-	if (c)
+	if (c) {
 		expect(firn_check_bin(c, quiet));
-	else
-		expect(firn_check_heap(quiet));
+		return;
+	}
+	expect(firn_check_heap(quiet));
+	if (quiet)
+		expect(firn_check_frames());
 }
 
 void firn_check_new_unit(void *unit, bool clean)

@@ -22,6 +22,7 @@ unsigned int firn_check_bin(unsigned int c, bool quiet);
 unsigned int firn_check_cache(unsigned int c);  /* the calling thread's */
 unsigned int firn_check_heap(bool quiet);
 unsigned int firn_check_table(void);
+unsigned int firn_check_frames(void);           /* only where quiet */
 unsigned int firn_check_all(bool quiet);
 
 struct firn_check_where {

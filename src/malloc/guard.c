@@ -53,13 +53,13 @@ static size_t guard_bytes(size_t n, size_t usable)
 	return bytes < GUARD_MAX ? bytes : GUARD_MAX;
 }
 
-/* Could what lies in @p be older than its last free?  Frames bring others' bytes along. */
+/* Does, or did, the page of slot @p map a frame?  Its free slots then have others' bytes. */
 static bool was_folded(const void *p)
 {
 	const struct firn_span *s = firn_span_of(firn_unit_of(p));
 	unsigned int page = ((uintptr_t)p & (FIRN_UNIT_BYTES - 1)) >> FIRN_PAGE_SHIFT;
 
-	return (__atomic_load_n(&s->folded, __ATOMIC_RELAXED) | __atomic_load_n(&s->copied, __ATOMIC_RELAXED)) >> page & 1;
+	return (__atomic_load_n(&s->closed, __ATOMIC_RELAXED) | __atomic_load_n(&s->copied, __ATOMIC_RELAXED)) >> page & 1;
 }
 
 static bool is_slot(const void *p)

@@ -17,6 +17,7 @@
 #include <unistd.h>
 
 #include "malloc/os.h"
+#include "malloc/stats.h"
 
 #ifndef MAP_FIXED_NOREPLACE
 #define MAP_FIXED_NOREPLACE 0x100000
@@ -304,6 +305,8 @@ size_t firn_heap_purge(uint64_t before_ms)
 		}
 		firn_lock_drop(&firn_heap.lock);
 	}
+	if (pages)
+		firn_count(&firn_counters.purged_pages, pages);
 	return pages;
 }
 

@@ -27,13 +27,13 @@ static unsigned int used_slots(struct firn_span *s, unsigned int c)
 static void look_at_span(struct firn_usage *u, struct firn_span *s, unsigned int c)
 {
 	unsigned int used = used_slots(s, c);
-	uint16_t shared = s->folded & (uint16_t)~s->copied;
 
 	u->spans++;
 	u->small += (uint64_t)used * firn_classes[c].size;
 	if (used < firn_classes[c].slots)
 		u->class_free[c] += firn_classes[c].slots - used;
-	u->touched += (unsigned int)__builtin_popcount(s->touched & (uint16_t)~shared) * FIRN_PAGE_BYTES;
+	/* What maps a frame counts by the frame. */
+	u->touched += (unsigned int)__builtin_popcount(s->touched & (uint16_t)~s->closed) * FIRN_PAGE_BYTES;
 }
 
 /* Free units from @unit on that are one run, or at least look like one. */

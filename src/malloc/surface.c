@@ -257,7 +257,7 @@ static int never_fold_unit(uint32_t unit, uint16_t pages)
 	firn_lock_take(&firn_bins[c].lock);
 	if (s->class == c) {
 		s->never |= pages;
-		folded = pages & s->folded & (uint16_t)~s->copied;
+		folded = pages & s->folded;
 	}
 	firn_lock_drop(&firn_bins[c].lock);
 	for (; folded; folded &= (uint16_t)(folded - 1)) {

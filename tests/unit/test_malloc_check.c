@@ -17,7 +17,9 @@
 
 #include "malloc/api.h"
 #include "malloc/check.h"
+#include "malloc/fold/frame.h"
 #include "malloc/large.h"
+#include "malloc/stats.h"
 #include "malloc_prefixed.h"
 
 /* Run @fn in a child, which must abort and say something with @text in it. */
@@ -101,10 +103,14 @@ static void test_span(void **state)
 	s->touched = touched;
 
 	firn_heap.kinds[unit] |= FIRN_KIND_SLOW;
+	assert_int_equal(firn_check_span(unit, true), 2);
+	firn_heap.kinds[unit] = (uint8_t)c;
 	s->folded = 1u << 15;
 	assert_int_equal(firn_check_span(unit, true), 6);
 	s->folded = 0;
-	firn_heap.kinds[unit] = (uint8_t)c;
+	s->busy = 1u << 15;
+	assert_int_equal(firn_check_span(unit, true), 6);
+	s->busy = 0;
 
 	assert_int_equal(firn_check_span(unit, true), 0);
 	firn_test_free(p);
@@ -257,6 +263,58 @@ static void test_units(void **state)
 	*firn_huge_bytes_word() -= 4096;
 	assert_int_equal(firn_check_heap(true), 0);
 	firn_test_free(p);
+}
+
+/* Two pages that map one frame, as far as tables go. */
+static void test_frames(void **state)
+{
+	struct firn_span *s[2];
+	unsigned int page[2], c;
+	_Atomic uint64_t *word;
+	uint32_t unit, frame;
+	uint64_t mask;
+	int fd, error;
+	void *p[2];
+
+	(void)state;
+	assert_int_equal(firn_frames_open(), 0);
+	assert_int_not_equal(firn_store_open(64, &frame, &fd, &error), FIRN_STORE_NONE);
+	close(fd);
+	for (unsigned int i = 0; i < 2; i++) {
+		p[i] = block(i ? 40 : 300, &c, &unit);
+		s[i] = firn_span_of(unit);
+		page[i] = (uintptr_t)p[i] >> FIRN_PAGE_SHIFT & (FIRN_UNIT_PAGES - 1);
+		s[i]->closed = s[i]->folded = (uint16_t)(1u << page[i]);
+		firn_heap.kinds[unit] |= FIRN_KIND_SLOW;
+		s[i]->frame[page[i]] = frame + i;
+		firn_frame_map(frame + i, 0, true);
+		firn_count(&firn_counters.folded_pages, 1);
+	}
+	assert_int_equal(firn_check_frames(), 0);
+	/* Something lies everywhere. */
+	word = firn_span_page_mask(s[1], page[1]);
+	mask = *word;
+	*word = ~(uint64_t)0;
+	assert_int_equal(firn_check_frames(), 0);
+	s[1]->frame[page[1]] = frame;
+	assert_int_equal(firn_check_frames(), 23);
+	s[1]->frame[page[1]] = frame + 1;
+	*word = mask;
+	firn_frame_map(frame, 0, true);
+	assert_int_equal(firn_check_frames(), 24);
+	firn_frame_drop(frame);
+	s[1]->frame[page[1]] = 1u << 22;
+	assert_int_equal(firn_check_frames(), 24);
+	for (unsigned int i = 0; i < 2; i++) {
+		s[i]->closed = s[i]->folded = 0;
+		firn_heap.kinds[firn_span_unit(s[i])] = s[i]->class;
+		firn_frame_drop(frame + i);
+		firn_frame_unmap(frame + i);
+		firn_uncount(&firn_counters.folded_pages, 1);
+		firn_test_free(p[i]);
+	}
+	firn_frame_unmap(frame);
+	assert_int_equal(firn_check_all(true), 0);
 }
 
 static void test_table(void **state)
@@ -444,6 +502,7 @@ int main(void)
 		cmocka_unit_test(test_lists),
 		cmocka_unit_test(test_cached),
 		cmocka_unit_test(test_units),
+		cmocka_unit_test(test_frames),
 		cmocka_unit_test(test_table),
 		cmocka_unit_test(test_reported),
 		cmocka_unit_test(test_misuse),

@@ -235,6 +235,7 @@ void firn_scan_release(void)
 		if (done) {
 			s->copied &= (uint16_t)~bits;
 			s->touched &= (uint16_t)~bits;
+			s->never &= (uint16_t)~bits;
 		}
 		firn_fold_reopened(s, r->unit, r->class);
 		firn_lock_drop(&firn_bins[r->class].lock);
@@ -270,6 +271,7 @@ void firn_fold_release(struct firn_span *s, uint16_t pages)
 		s->closed &= (uint16_t)~bits;
 		s->copied &= (uint16_t)~bits;
 		s->touched &= (uint16_t)~bits;
+		s->never &= (uint16_t)~bits;
 	}
 	if (!s->closed)
 		__atomic_store_n(&firn_heap.kinds[unit], (uint8_t)c, __ATOMIC_RELAXED);
