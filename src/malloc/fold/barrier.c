@@ -152,7 +152,6 @@ static int stop_threads(struct firn_barrier *b)
 
 	if (now < next_stop_ms)
 		return refuse(b, -EAGAIN, "the threads were stopped a short while ago");
-	b->since_ns = firn_os.clock_ns();
 	err = firn_tracer_stop(b);
 	if (err) {
 		failures += failures < FAILURES_MAX;

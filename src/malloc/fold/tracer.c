@@ -154,7 +154,6 @@ static int seize(struct stop *s, int tid)
 			return 0;
 		return refuse(s, -EPERM, "the kernel does not let this process trace its own threads");
 	}
-	ptrace_call(PTRACE_INTERRUPT, tid, 0, 0);
 	s->b->tids[s->seized++] = tid;
 	return 1;
 }
@@ -394,12 +393,17 @@ int firn_tracer_stop(struct firn_barrier *b)
 		err = -EPERM;
 		goto out;
 	}
-	deadline = firn_os.clock_ns() + FIRN_TRACER_DEADLINE_NS;
-	do {
-		err = each_number(s.fd, seize_new, &s);
-		if (err >= 0 && await_all(&s, deadline) < 0)
-			err = -EAGAIN;
-	} while (err > 0);
+	/* All that takes time is done before the first thread is stopped. */
+	err = each_number(s.fd, seize_new, &s);
+	b->since_ns = firn_os.clock_ns();
+	deadline = b->since_ns + FIRN_TRACER_DEADLINE_NS;
+	while (err > 0) {
+		for (int i = s.seized - err; i < s.seized; i++)
+			ptrace_call(PTRACE_INTERRUPT, b->tids[i], 0, 0);
+		err = await_all(&s, deadline);
+		if (!err)
+			err = each_number(s.fd, seize_new, &s);
+	}
 	firn_os.call(SYS_close, s.fd, 0, 0, 0, 0, 0);
 	if (err < 0)
 		give_up(&s);
