@@ -1,7 +1,9 @@
 # SPDX-License-Identifier: MIT
 """The allocator's barrier: nothing is lost and nobody notices while pages are folded under running threads."""
 import os
+import shutil
 import subprocess
+import tempfile
 
 import pytest
 
@@ -65,6 +67,46 @@ def test_alone_or_not(case, tier, user):
 @pytest.mark.parametrize("case", ["hole", "signal", "flood", "futex", "vfork", "descriptors", "churn"])
 def test_among_threads(case, tier, user):
     run("barrier-cases", case, tier, as_user(tier, user))
+
+
+def heap(tier, **switches):
+    env = {"LD_PRELOAD": LIBRARY, "FIRN_MALLOC_BARRIER": tier, "FIRN_MALLOC_STOP_MS": "0"}
+    env.update(switches)
+    return env
+
+
+@pytest.mark.parametrize("tier,user", ROOT[1:] + USER[1:])
+def test_heap_under_load(tier, user):
+    """The same with the allocator's own folds."""
+    run("barrier-heap", "load", 1500, as_user(tier, user), env=heap(tier))
+
+
+@pytest.mark.long
+@pytest.mark.limit(1200)
+@pytest.mark.parametrize("tier,user", ROOT[1:] + USER[1:])
+def test_a_hundred_thousand_folds_of_the_heap(tier, user):
+    run("barrier-heap", "load", 100000, as_user(tier, user), env=heap(tier), seconds=1100)
+
+
+@pytest.mark.parametrize("tier", ["wp", "tracer"])
+def test_direct_io_loses_nothing(tier):
+    """Devices write where they were told to, whatever a page table says: such objects are never folded."""
+    if tier == "wp" and os.geteuid() != 0:
+        pytest.skip("needs root")
+    with tempfile.TemporaryDirectory(dir="/var/tmp") as directory:
+        run("barrier-heap", "direct", 1000, os.path.join(directory, "sectors"), env=heap(tier))
+
+
+@pytest.mark.parametrize("tier", ["wp", "tracer"])
+def test_under_strace_nothing_folds(tier, tmp_path):
+    if not shutil.which("strace"):
+        pytest.skip("no strace")
+    trace = tmp_path / "trace"
+    args = [shutil.which("strace"), "-f", "-qq", "-e", "trace=none", "-o", str(trace)]
+    args += [item for name, value in heap(tier).items() for item in ("-E", f"{name}={value}")]
+    args += [os.path.join(PROGRAMS, "barrier-heap"), "load", "1"]
+    p = subprocess.run(args, timeout=100, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    assert p.returncode == 2 and "traces" in p.stdout, p.stdout
 
 
 # A period short enough that there is something to do in the middle of nearly every wait.

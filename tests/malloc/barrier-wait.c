@@ -146,7 +146,7 @@ static void work(void)
 		free(p[i]);
 }
 
-static void values(void)
+static void values(int rounds)
 {
 	struct epoll_event e;
 	struct timespec bad = { 0, 2000000000 }, neg = { -1, 0 };
@@ -154,7 +154,7 @@ static void values(void)
 	struct pollfd *volatile nowhere = (struct pollfd *)8;
 	fd_set in, out;
 
-	for (int round = 0; round < 20; round++) {
+	for (int round = 0; round < rounds; round++) {
 		for (int kind = 0; kind < KINDS; kind++) {
 			bool waits = kind < FIRST_SLEEP || kind >= FIRST_SLEEP + SLEEPS;
 			uint64_t from, ms = kind == 12 ? 1000 : 30;
@@ -430,7 +430,7 @@ int main(int argc, char **argv)
 	CHECK(epoll_ctl(ep_empty, EPOLL_CTL_ADD, empty, &e) == 0);
 	CHECK(argc > 1);
 	if (!strcmp(argv[1], "values"))
-		values();
+		values(rounds);
 	else if (!strcmp(argv[1], "signals"))
 		signals(rounds);
 	else if (!strcmp(argv[1], "cancel"))

@@ -63,7 +63,7 @@ static struct {
 
 static _Atomic bool resolved;
 static _Atomic uint64_t look_ms;        /* not before this */
-static _Atomic bool watched;            /* a thread has the task of coming back */
+static _Atomic uint64_t watched_ms;     /* until then a thread has the task of coming back */
 
 /* Twice at the same time does no harm.  Its calloc is ours, and ends here no more. */
 static void resolve(void)
@@ -158,10 +158,20 @@ static void restore(void *own)
 	pthread_sigmask(SIG_SETMASK, own, NULL);
 }
 
-/* Come back within a wait: after how long, and how often. */
+/* Come back within a wait after this. */
 static int64_t watch_ns(void)
 {
 	return (int64_t)firn_config.period_ms * MS_NS;
+}
+
+/* The task of coming back: whose has not returned in time is gone, cancelled or left behind by a fork. */
+static bool watch(bool mine)
+{
+	uint64_t now = firn_os.clock_ms(), old = atomic_load_explicit(&watched_ms, memory_order_relaxed);
+
+	return (mine || old < now) &&
+	       atomic_compare_exchange_strong_explicit(&watched_ms, &old, now + 2 * firn_config.period_ms + 1000,
+						       memory_order_relaxed, memory_order_relaxed);
 }
 
 static int idle_with_mask(struct wait *w, const sigset_t *own)
@@ -178,22 +188,19 @@ static int idle_with_mask(struct wait *w, const sigset_t *own)
 			break;
 		if (left(w) > WORTH_NS && firn_fold_tick(true))
 			continue;
-		if (rounds && !watching && left(w) > watch_ns())
-			watching = !atomic_exchange_explicit(&watched, true, memory_order_relaxed);
-		if (!watching || !rounds || left(w) <= watch_ns()) {
+		if (!rounds || left(w) <= watch_ns() || !watch(watching)) {
 			if (watching)
-				atomic_store_explicit(&watched, false, memory_order_relaxed);
-			watching = false;
-			r = w->call(w, left(w), mask);
-			break;
+				atomic_store_explicit(&watched_ms, 0, memory_order_relaxed);
+			return w->call(w, left(w), mask);
 		}
+		watching = true;
 		rounds--;
 		r = w->call(w, watch_ns(), mask);
 		if (r)
 			break;
 	}
 	if (watching)
-		atomic_store_explicit(&watched, false, memory_order_relaxed);
+		atomic_store_explicit(&watched_ms, 0, memory_order_relaxed);
 	return r;
 }
 
