@@ -28,7 +28,10 @@ static uint64_t soon(void)
 static size_t tidy(bool exclusive)
 {
 	bool more;
-	size_t pages = firn_frames_tidy(exclusive, soon(), &more);
+	size_t pages;
+
+	firn_frames_choose();
+	pages = firn_frames_tidy(exclusive, soon(), &more);
 
 	assert_false(more);
 	return pages;

@@ -267,6 +267,7 @@ static void tidy(uint64_t until)
 	bool exclusive = false, more = false;
 
 	if (firn_frames_untidy()) {
+		firn_frames_choose();
 		firn_helper_run(ask_exclusive, &exclusive);
 		firn_pass.given_back += firn_frames_tidy(exclusive, until, &more) * FIRN_PAGE_BYTES;
 	}

@@ -26,6 +26,7 @@
 #define CHUNK 64u                       /* frames are given to stores by so many */
 #define STORES 16384u
 #define FILLED 0x8000u                  /* in a count: the frame holds bytes */
+#define CHOSEN 0x4000u                  /* ... and was needed by nobody before the sentinel was looked at */
 #define SENTINEL_PAGES 3u               /* the first and the last are looked at */
 #define PAGEMAP_PRESENT ((uint64_t)1 << 63)
 #define PAGEMAP_EXCLUSIVE ((uint64_t)1 << 56)
@@ -255,7 +256,7 @@ void firn_frame_unmap(uint32_t frame)
 
 unsigned int firn_frame_count(uint32_t frame)
 {
-	return atomic_load(&counts[frame]) & (FILLED - 1u);
+	return atomic_load(&counts[frame]) & (CHOSEN - 1u);
 }
 
 uint32_t firn_frame_run(uint32_t frame, unsigned int *ret_shift)
@@ -293,13 +294,28 @@ static size_t remove_store(struct store *s)
 	return pages;
 }
 
-/* The frames nobody needs of a store; no folded page maps them to read them, no forked process maps them. */
+void firn_frames_choose(void)
+{
+	if (!firn_frames_untidy())
+		return;
+	for (uint32_t i = 0; i < nstores; i++) {
+		struct store *s = &stores[i];
+
+		if (!s->npages || !s->window || !atomic_load(&s->idle))
+			continue;
+		for (uint32_t f = s->first; f < s->first + s->npages; f++)
+			if (atomic_load(&counts[f]) == FILLED)
+				atomic_store(&counts[f], FILLED | CHOSEN);
+	}
+}
+
+/* The chosen frames of a store: no folded page maps them to read them, no forked process maps them. */
 static size_t punch(struct store *s)
 {
 	size_t pages = 0;
 
 	for (uint32_t i = 0, n; i < s->npages; i += n + 1) {
-		for (n = 0; i + n < s->npages && atomic_load(&counts[s->first + i + n]) == FILLED; n++)
+		for (n = 0; i + n < s->npages && atomic_load(&counts[s->first + i + n]) == (FILLED | CHOSEN); n++)
 			;
 		if (!n || firn_os.madvise(s->window + (size_t)i * FIRN_PAGE_BYTES, (size_t)n * FIRN_PAGE_BYTES,
 					  MADV_REMOVE))

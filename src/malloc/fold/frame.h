@@ -48,7 +48,13 @@ bool firn_frames_untidy(void);
 /* In the helper: does no forked process map what we map?  Look after the pages were remapped, then tidy. */
 bool firn_frames_exclusive(void);
 
-/* Unmap stores that nothing maps; where @exclusive, give frames back that nobody needs.  Stops at @until_ns,
+/*
+ * Choose what tidying may give back.  Before the sentinel is looked at: a frame that nobody needs by now is not
+ * mapped by a process that is forked from now on, however it is forked, and one that was forked before is seen.
+ */
+void firn_frames_choose(void);
+
+/* Unmap stores that nothing maps; where @exclusive, give back the frames that were chosen.  Stops at @until_ns,
  * and says whether there is more.  Returns pages given back. */
 size_t firn_frames_tidy(bool exclusive, uint64_t until_ns, bool *ret_more);
 
