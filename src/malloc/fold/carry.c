@@ -9,6 +9,7 @@
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/syscall.h>
+#include <time.h>
 
 #include "malloc/config.h"
 #include "malloc/fold/barrier.h"
@@ -17,8 +18,10 @@
 #include "malloc/os.h"
 #include "malloc/stats.h"
 
-#define SLICE_NS 400000u                /* aimed at, where other threads run on */
-#define FIXED_NS 150000u                /* of it, for the helper and the store */
+#define SLICE_NS 800000u                /* aimed at, where other threads run on */
+#define FIXED_NS 150000u                /* of it, for the helper and the store, until learnt: with the number of
+					 * mappings grows what the kernel does when the helper and its userfaultfd go */
+#define RUNS_MIN 8u
 #define STOP_NS 6000000u                /* of a stop of all other threads, which comes rarely */
 #define RUN_PAGES (1u << FIRN_PLAN_SHIFT_MAX)
 #define MASK_WORDS 4u                   /* of a page, at most */
@@ -51,11 +54,12 @@ static struct {
 	bool tried;                     /* the barrier was open */
 	enum firn_barrier_tier tier;
 	unsigned int failed;
-	uint64_t barrier_ns;
+	uint64_t groups_ns, groups_cpu_ns;      /* what carrying out groups took */
 	char buffer[RUN_PAGES * FIRN_PAGE_BYTES] __attribute__((aligned(4096)));
 } slice;
 
-static uint64_t run_ns = 20000;         /* what a run takes, as learnt */
+static uint64_t run_ns = 20000;         /* what a run takes, and a slice besides, as learnt */
+static uint64_t fixed_ns = FIXED_NS;
 
 static struct firn_span *span_of(const struct run *r)
 {
@@ -241,10 +245,19 @@ static void carry_group(struct firn_barrier *b, struct group *g, int fd)
 	}
 }
 
+/* Processor time of the helper, which is a process. */
+static uint64_t cpu_ns(void)
+{
+	struct timespec t = { 0, 0 };
+
+	firn_os.call(SYS_clock_gettime, CLOCK_PROCESS_CPUTIME_ID, (long)&t, 0, 0, 0, 0);
+	return (uint64_t)t.tv_sec * 1000000000u + (uint64_t)t.tv_nsec;
+}
+
 static int carry_in_helper(void *arg)
 {
+	uint64_t begun = firn_os.clock_ns(), cpu;
 	struct firn_barrier b;
-	uint64_t begun = firn_os.clock_ns();
 	int fd, err;
 
 	(void)arg;
@@ -258,6 +271,8 @@ static int carry_in_helper(void *arg)
 		return err == -ENOMEM ? -EAGAIN : -EPERM;
 	}
 	slice.tried = true;
+	slice.groups_ns = firn_os.clock_ns();
+	cpu = cpu_ns();
 	for (unsigned int i = 0; i < slice.ngroups; i++) {
 		if (slice.tier == FIRN_BARRIER_TRACER && firn_os.clock_ns() - begun > STOP_NS) {
 			slice.next = slice.groups[i].head;
@@ -268,6 +283,8 @@ static int carry_in_helper(void *arg)
 			break;
 		carry_group(&b, &slice.groups[i], fd);
 	}
+	slice.groups_ns = firn_os.clock_ns() - slice.groups_ns;
+	slice.groups_cpu_ns = cpu_ns() - cpu;
 	firn_barrier_close(&b);
 	firn_os.call(SYS_close, fd, 0, 0, 0, 0, 0);
 	return 0;
@@ -305,7 +322,9 @@ static void choose(void)
 
 	if (firn_config.barrier != FIRN_BARRIER_TRACER &&
 	    atomic_load_explicit(&firn_counters.barrier, memory_order_relaxed) != FIRN_BARRIER_TRACER)
-		runs_max = (SLICE_NS - FIXED_NS) / run_ns;
+		runs_max = fixed_ns < SLICE_NS ? (SLICE_NS - fixed_ns) / run_ns : 0;
+	if (runs_max < RUNS_MIN)
+		runs_max = RUNS_MIN;
 	slice.ngroups = slice.nruns = 0;
 	slice.frames = 0;
 	for (; page < p->npages; page++) {
@@ -316,6 +335,20 @@ static void choose(void)
 			break;
 	}
 	slice.next = page;
+}
+
+/* On a busy machine clocks run on while we do not: what was quick counts more than what was slow. */
+static void learn(uint64_t ns, unsigned int runs)
+{
+	uint64_t each = slice.groups_cpu_ns / runs, rest = ns > slice.groups_ns ? ns - slice.groups_ns : 0;
+
+	run_ns = (run_ns * 7 + each) / 8;
+	if (run_ns < 5000)
+		run_ns = 5000;
+	if (rest < fixed_ns)
+		fixed_ns = rest;
+	else
+		fixed_ns += fixed_ns / 64 < rest - fixed_ns ? fixed_ns / 64 : rest - fixed_ns;
 }
 
 int firn_carry(void)
@@ -349,13 +382,6 @@ int firn_carry(void)
 		return err;
 	firn_pass.at = slice.next;
 	firn_count(&firn_counters.folds, done);
-	if (done > 4) {
-		uint64_t each = firn_os.clock_ns() - begun;
-
-		each = each > FIXED_NS ? (each - FIXED_NS) / slice.nruns : 1;
-		run_ns = (run_ns * 7 + each) / 8;
-		if (run_ns < 5000)
-			run_ns = 5000;
-	}
+	learn(firn_os.clock_ns() - begun, slice.nruns);
 	return 0;
 }

@@ -246,11 +246,15 @@ static void searched(void)
 /* Until the time is over: the stage's function for each unit.  Returns whether all are done. */
 static bool units(void (*fn)(uint32_t unit), uint64_t until)
 {
+	bool released = false;
+
 	while (firn_pass.at < firn_pass.units) {
 		fn(firn_pass.first + firn_pass.at++);
-		if (firn_pass.nrelease)
+		if (firn_pass.nrelease) {
 			firn_scan_release();
-		if (firn_pass.at % 8 == 0 && firn_os.clock_ns() > until)
+			released = true;
+		}
+		if ((released || firn_pass.at % 8 == 0) && firn_os.clock_ns() > until)
 			break;
 	}
 	return firn_pass.at >= firn_pass.units;
