@@ -245,15 +245,6 @@ static void carry_group(struct firn_barrier *b, struct group *g, int fd)
 	}
 }
 
-/* Processor time of the helper, which is a process. */
-static uint64_t cpu_ns(void)
-{
-	struct timespec t = { 0, 0 };
-
-	firn_os.call(SYS_clock_gettime, CLOCK_PROCESS_CPUTIME_ID, (long)&t, 0, 0, 0, 0);
-	return (uint64_t)t.tv_sec * 1000000000u + (uint64_t)t.tv_nsec;
-}
-
 static int carry_in_helper(void *arg)
 {
 	uint64_t begun = firn_os.clock_ns(), cpu;
@@ -272,7 +263,7 @@ static int carry_in_helper(void *arg)
 	}
 	slice.tried = true;
 	slice.groups_ns = firn_os.clock_ns();
-	cpu = cpu_ns();
+	cpu = firn_cpu_ns(CLOCK_PROCESS_CPUTIME_ID);
 	for (unsigned int i = 0; i < slice.ngroups; i++) {
 		if (slice.tier == FIRN_BARRIER_TRACER && firn_os.clock_ns() - begun > STOP_NS) {
 			slice.next = slice.groups[i].head;
@@ -284,7 +275,7 @@ static int carry_in_helper(void *arg)
 		carry_group(&b, &slice.groups[i], fd);
 	}
 	slice.groups_ns = firn_os.clock_ns() - slice.groups_ns;
-	slice.groups_cpu_ns = cpu_ns() - cpu;
+	slice.groups_cpu_ns = firn_cpu_ns(CLOCK_PROCESS_CPUTIME_ID) - cpu;
 	firn_barrier_close(&b);
 	firn_os.call(SYS_close, fd, 0, 0, 0, 0, 0);
 	return 0;
@@ -367,7 +358,7 @@ int firn_carry(void)
 		hold(&slice.runs[i]);
 	ngroups = slice.ngroups;
 	slice.tried = false;
-	err = firn_helper_run(carry_in_helper, NULL);
+	err = firn_pass_helper(carry_in_helper, NULL);
 	for (unsigned int i = 0; i < ngroups; i++)
 		for (unsigned int k = 0; k < slice.groups[i].n; k++) {
 			struct run *r = &slice.runs[slice.groups[i].first + k];

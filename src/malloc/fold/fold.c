@@ -9,6 +9,7 @@
 #include <fcntl.h>
 #include <sys/mman.h>
 #include <sys/syscall.h>
+#include <time.h>
 
 #include "malloc/config.h"
 #include "malloc/fold/barrier.h"
@@ -44,6 +45,38 @@ static uint32_t max_vmas;               /* that folds may add; 0: not known yet 
 static uint32_t again;
 static bool prepared;
 static uint32_t class_bytes[FIRN_FOLDABLE_LAST + 1];
+
+uint64_t firn_cpu_ns(int clock)
+{
+	struct timespec t = { 0, 0 };
+
+	firn_os.call(SYS_clock_gettime, clock, (long)&t, 0, 0, 0, 0);
+	return (uint64_t)t.tv_sec * 1000000000u + (uint64_t)t.tv_nsec;
+}
+
+struct errand {
+	int (*fn)(void *arg);
+	void *arg;
+	uint64_t ns;
+};
+
+static int run_errand(void *arg)
+{
+	struct errand *e = arg;
+	int r = e->fn(e->arg);
+
+	e->ns = firn_cpu_ns(CLOCK_PROCESS_CPUTIME_ID);
+	return r;
+}
+
+int firn_pass_helper(int (*fn)(void *arg), void *arg)
+{
+	struct errand e = { .fn = fn, .arg = arg };
+	int r = firn_helper_run(run_errand, &e);
+
+	firn_pass.helper_ns += e.ns;
+	return r;
+}
 
 /* In the helper, once: the limit of mappings; and that core dumps hold what is folded. */
 static int prepare(void *arg)
@@ -115,7 +148,7 @@ static bool open_plan(void)
 	uint64_t used = firn_counted(&firn_counters.vmas);
 
 	if (!prepared) {
-		if (firn_frames_open() || firn_helper_run(prepare, NULL))
+		if (firn_frames_open() || firn_pass_helper(prepare, NULL))
 			return false;
 		prepared = true;
 	}
@@ -272,7 +305,7 @@ static void tidy(uint64_t until)
 
 	if (firn_frames_untidy()) {
 		firn_frames_choose();
-		firn_helper_run(ask_exclusive, &exclusive);
+		firn_pass_helper(ask_exclusive, &exclusive);
 		firn_pass.given_back += firn_frames_tidy(exclusive, until, &more) * FIRN_PAGE_BYTES;
 	}
 	/* Not for ever: others make it untidy again meanwhile. */
@@ -303,9 +336,10 @@ static void carry(uint32_t *ret_wait_ms)
 
 bool firn_pass_slice(uint32_t *ret_wait_ms)
 {
-	uint64_t begun = firn_os.clock_ns(), until = begun + STEP_NS, ns;
+	uint64_t begun = firn_os.clock_ns(), until = begun + STEP_NS, ns, cpu = firn_cpu_ns(CLOCK_THREAD_CPUTIME_ID);
 
 	*ret_wait_ms = 0;
+	firn_pass.helper_ns = 0;
 	switch (firn_pass.stage) {
 	case FIRN_PASS_NONE:
 		return false;
@@ -345,9 +379,10 @@ bool firn_pass_slice(uint32_t *ret_wait_ms)
 		tidy(until);
 		break;
 	}
-	ns = firn_os.clock_ns() - begun;
+	/* What a slice costs is processor time; how long it may be felt is not. */
+	ns = firn_cpu_ns(CLOCK_THREAD_CPUTIME_ID) - cpu + firn_pass.helper_ns;
 	firn_pass.spent_ns += ns;
 	firn_count(&firn_counters.fold_ns, ns);
-	firn_count_pause(ns);
+	firn_count_pause(firn_os.clock_ns() - begun);
 	return firn_pass.stage != FIRN_PASS_NONE;
 }

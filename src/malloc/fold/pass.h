@@ -56,7 +56,8 @@ struct firn_pass {
 	uint32_t vmas;                  /* mappings of the window */
 	struct firn_release release[FIRN_RELEASES];
 	unsigned int nrelease;
-	uint64_t spent_ns;              /* in slices of this pass */
+	uint64_t spent_ns;              /* processor time in slices of this pass, */
+	uint64_t helper_ns;             /* of helpers in the present slice */
 	uint64_t given_back;            /* bytes */
 	bool full;                      /* the budget of mappings, or what the kernel allows, is reached */
 };
@@ -77,6 +78,12 @@ static inline char *firn_pass_address(uint32_t page)
 /* Begin or end.  A pass that ends early leaves no trace. */
 void firn_pass_begin(bool force);
 void firn_pass_end(void);
+
+/* firn_helper_run, and count its processor time. */
+int firn_pass_helper(int (*fn)(void *arg), void *arg);
+
+/* A processor time clock. */
+uint64_t firn_cpu_ns(int clock);
 
 /* One slice.  Returns false where the pass is over; *@ret_wait_ms: where it cannot go on now. */
 bool firn_pass_slice(uint32_t *ret_wait_ms);

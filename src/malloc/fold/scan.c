@@ -18,7 +18,7 @@
 #define LOOK_UNITS 128u                 /* looked at by one helper */
 #define READ_UNITS 32u                  /* by one read of pagemap */
 #define BACKOFF_MAX 64u                 /* passes that a page is left alone for at most after it was written */
-#define PATIENCE 4u                     /* ages that a quiet page waits for its neighbours */
+#define PATIENCE 2u                     /* ages that a quiet page waits for its neighbours */
 #define EXISTS_PERCENT 25u              /* frames fuller than this stay as they are */
 #define PAGEMAP_PRESENT ((uint64_t)1 << 63)
 #define PAGEMAP_FILE ((uint64_t)1 << 61)
@@ -494,7 +494,7 @@ int firn_scan_look(void)
 
 	if (l.units > LOOK_UNITS)
 		l.units = LOOK_UNITS;
-	err = firn_helper_run(look_in_helper, &l);
+	err = firn_pass_helper(look_in_helper, &l);
 	firn_pass.at += l.units;
 	for (uint32_t i = 0; !err && i < l.units; i++)
 		if (l.written[i])
