@@ -59,7 +59,7 @@ def redis(allocator, groups, directory, part, seconds, user=0, **variables):
         limit = int(100 * part) << 20
         server.ask("CONFIG", "SET", "maxmemory", limit)
         server.ask("CONFIG", "SET", "maxmemory-policy", "allkeys-lru")
-        sampler, populate = meter.Sampler(server.group, SAMPLE_S), 0
+        sampler, populate = server.sample(SAMPLE_S), 0
         for keys, prefix, size in REDIS:
             start = time.monotonic()
             server.ask("DEBUG", "POPULATE", int(keys * part), prefix, size)
@@ -87,7 +87,7 @@ def redis(allocator, groups, directory, part, seconds, user=0, **variables):
 
 def tatters(build, mode, allocator, groups, directory, mib, seconds, user=0, **variables):
     """bench/malloc/fragments.c; (figures, curve)."""
-    group = groups.new()
+    group, sampler = groups.new(), None
     try:
         with open(directory / "fragments.err", "w+b") as errors:
             process = meter.spawn([build / "bench" / "malloc" / "malloc-fragments", mode, mib, seconds],
@@ -122,6 +122,8 @@ def tatters(build, mode, allocator, groups, directory, mib, seconds, user=0, **v
         figures["cpu_s"] = usage.ru_utime + usage.ru_stime
         return {**held.figures(), **figures, **own_statistics(text)}, held.curve()
     finally:
+        if sampler:
+            sampler.stop()
         group.close()
 
 

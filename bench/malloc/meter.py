@@ -128,7 +128,7 @@ def reap(process, seconds):
 
 def run(words, allocator, groups, user=0, seconds=120, interval=SAMPLE_S, directory=None, **variables):
     """A program from start to end; (figures, its standard output, its standard error, samples)."""
-    group = groups.new()
+    group, sampler = groups.new(), None
     try:
         with open(pathlib.Path(directory or "/tmp") / f"firn-bench-{os.getpid()}.out", "w+b") as out, \
                 open(pathlib.Path(directory or "/tmp") / f"firn-bench-{os.getpid()}.err", "w+b") as err:
@@ -147,6 +147,8 @@ def run(words, allocator, groups, user=0, seconds=120, interval=SAMPLE_S, direct
                 os.unlink(out.name)
                 os.unlink(err.name)
     finally:
+        if sampler:
+            sampler.stop()
         group.close()
     if process.returncode != 0:
         why = f"status {process.returncode}"

@@ -45,7 +45,7 @@ class RedisServer:
     """A redis-server without persistence, in a group of its own; close() ends it."""
 
     def __init__(self, allocator, groups, directory, *words, user=0, **variables):
-        self.usage, self.process, self.connection = None, None, None
+        self.usage, self.process, self.connection, self.sampler = None, None, None, None
         self.group, self.port = groups.new(), free_port()
         self.log = open(directory / f"redis-{allocator.name}.log", "w+b")
         try:
@@ -68,6 +68,10 @@ class RedisServer:
                 if self.process.poll() is not None or time.monotonic() > deadline:
                     raise Trouble(f"redis-server: does not start: {e}") from e
                 time.sleep(0.02)
+
+    def sample(self, interval=meter.SAMPLE_S):
+        self.sampler = meter.Sampler(self.group, interval)
+        return self.sampler
 
     def ask(self, *words):
         """A command; its answer: a line, or a bulk string."""
@@ -102,6 +106,8 @@ class RedisServer:
         if self.process and self.process.returncode is None and self.usage is None:
             self.process.kill()
             self.process.wait()
+        if self.sampler:
+            self.sampler.stop()
         if not self.log.closed:
             self.log.close()
         self.group.close()
@@ -121,7 +127,7 @@ class RedisBenchmark:
     def measure(self, allocator, groups):
         server = RedisServer(allocator, groups, self.directory)
         try:
-            sampler = meter.Sampler(server.group)
+            sampler = server.sample()
             start = time.monotonic()
             host.tool("redis-benchmark", "-p", str(server.port), "-q", "-P", "16", "-r", "100000", "-d", "120",
                       "-n", str(self.requests), "-t", self.TESTS)
