@@ -24,10 +24,24 @@ NOBODY = 65534
 class Groups:
     """Where the runs' cgroups are made."""
 
-    def __init__(self, name):
-        self.count, self.top = 0, host.MemoryCgroup(name)
+    PREFIX = "firn-bench-malloc-"
+
+    def __init__(self):
+        self.count, self.top = 0, host.MemoryCgroup(f"{self.PREFIX}{os.getpid()}")
+        self.sweep_stale()
         if self.top.v2:
             host.write(self.top.path / "cgroup.subtree_control", "+memory")
+
+    def sweep_stale(self):
+        """The groups of benchmarks that were killed."""
+        for group in self.top.path.parent.glob(self.PREFIX + "*"):
+            if os.path.exists(f"/proc/{group.name.removeprefix(self.PREFIX)}"):
+                continue
+            for path in (*group.glob("*/"), group):
+                try:
+                    path.rmdir()
+                except OSError:
+                    pass        # somebody lives in it
 
     def new(self):
         self.count += 1
@@ -128,7 +142,7 @@ def reap(process, seconds):
 
 def run(words, allocator, groups, user=0, seconds=120, interval=SAMPLE_S, directory=None, **variables):
     """A program from start to end; (figures, its standard output, its standard error, samples)."""
-    group, sampler = groups.new(), None
+    group, sampler, process = groups.new(), None, None
     try:
         with open(pathlib.Path(directory or "/tmp") / f"firn-bench-{os.getpid()}.out", "w+b") as out, \
                 open(pathlib.Path(directory or "/tmp") / f"firn-bench-{os.getpid()}.err", "w+b") as err:
@@ -147,6 +161,9 @@ def run(words, allocator, groups, user=0, seconds=120, interval=SAMPLE_S, direct
                 os.unlink(out.name)
                 os.unlink(err.name)
     finally:
+        if process and process.returncode is None:
+            process.kill()
+            process.wait()
         if sampler:
             sampler.stop()
         group.close()
