@@ -58,7 +58,8 @@ def test_sixty_four_threads(tier, user):
 
 
 @pytest.mark.parametrize("tier,user", ROOT + USER)
-@pytest.mark.parametrize("case", ["pinned", "locked", "seccomp", "traced", "partner", "limits", "killed"])
+@pytest.mark.parametrize("case", ["pinned", "locked", "seccomp", "traced", "partner", "limits", "killed",
+                                  "older", "faults"])
 def test_alone_or_not(case, tier, user):
     run("barrier-cases", case, tier, as_user(tier, user))
 

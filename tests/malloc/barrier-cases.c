@@ -8,7 +8,9 @@
 #include <linux/filter.h>
 #include <linux/futex.h>
 #include <linux/io_uring.h>
+#include <linux/ioctl.h>
 #include <linux/seccomp.h>
+#include <linux/userfaultfd.h>
 #include <poll.h>
 #include <pthread.h>
 #include <sched.h>
@@ -721,6 +723,126 @@ static void case_killed(void)
 	}
 }
 
+/* ---- kernels that lack something, and calls that fail */
+
+static struct firn_malloc_os real;
+static int lacks;               /* a call's number; -1: the newest feature of userfaultfd */
+static long instead;
+static _Atomic int countdown, failed_nr;
+
+static long call_lacking(long nr, long a, long b, long c, long d, long e, long f)
+{
+	if (lacks >= 0 && nr == lacks)
+		return instead;
+	if (lacks < 0 && nr == SYS_ioctl && (unsigned long)b == UFFDIO_API && ((struct uffdio_api *)c)->features >> 13 & 1)
+		return -EINVAL;
+	return real.call(nr, a, b, c, d, e, f);
+}
+
+static bool fails_now(long nr)
+{
+	/* What cannot fail, and what only waits. */
+	if (nr == SYS_rt_sigprocmask || nr == SYS_wait4 || nr == SYS_rt_sigtimedwait || nr == SYS_futex ||
+	    nr == SYS_getpid || nr == SYS_gettid || nr == SYS_nanosleep)
+		return false;
+	if (atomic_fetch_sub(&countdown, 1) != 1)
+		return false;
+	atomic_store(&failed_nr, (int)nr);
+	return true;
+}
+
+static long call_failing(long nr, long a, long b, long c, long d, long e, long f)
+{
+	return fails_now(nr) ? -ENOMEM : real.call(nr, a, b, c, d, e, f);
+}
+
+static void *mmap_failing(void *address, size_t bytes, int prot, int flags, int fd, long offset)
+{
+	return fails_now(SYS_mmap) ? (void *)-ENOMEM : real.mmap(address, bytes, prot, flags, fd, offset);
+}
+
+static void lacking(int nr, long answer)
+{
+	lacks = nr;
+	instead = answer;
+	firn_os.call = call_lacking;
+}
+
+static void case_older(void)
+{
+	company();
+	real = firn_os;
+	if (tier == FIRN_BARRIER_WP) {
+		lacking(-1, 0);
+		case_hole();
+		for (int i = 0; i < 20; i++)
+			must_fold();
+	}
+	lacking(SYS_close_range, -ENOSYS);
+	CHECK(fold_once(&job, 4) == -ENOSYS);
+	lacking(SYS_openat, -ENOENT);
+	must_refuse(-EPERM, "/proc");
+	lacking(SYS_readlinkat, -ENOENT);
+	must_refuse(-EPERM, "/proc");
+	lacking(SYS_unshare, -EPERM);
+	must_fold();
+	if (tier == FIRN_BARRIER_TRACER) {
+		lacking(SYS_kcmp, -ENOSYS);
+		must_refuse(-EPERM, "CONFIG_KCMP");
+		lacking(SYS_ptrace, -EPERM);
+		must_refuse(-EPERM, "trace");
+	}
+	firn_os.call = real.call;
+	must_fold();
+}
+
+static void *patterns(void *arg)
+{
+	size_t n = PAGES - 32;
+	uint64_t round = 0;
+
+	(void)arg;
+	for (; !atomic_load(&done); round++)
+		for (size_t i = 0; i < n; i++) {
+			volatile uint64_t *p = (uint64_t *)(live(32 + i) + 512);
+
+			if (*p != round)
+				fail("page %zu was lost after call %d failed", 32 + i, atomic_load(&failed_nr));
+			*p = round + 1;
+		}
+	return NULL;
+}
+
+static void case_faults(void)
+{
+	pthread_t t = 0;
+	int n, folds = 0;
+
+	real = firn_os;
+	if (tier != FIRN_BARRIER_NONE)
+		t = thread(patterns, NULL);
+	must_fold();
+	firn_os.call = call_failing;
+	firn_os.mmap = mmap_failing;
+	for (n = 1;; n++) {
+		int err;
+
+		atomic_store(&failed_nr, -1);
+		atomic_store(&countdown, n);
+		err = fold_once(&job, 2);
+		folds += err == 0;
+		if (atomic_load(&countdown) > 0 && !err)
+			break;
+		CHECK(n < 2000);
+	}
+	firn_os = real;
+	must_fold();
+	atomic_store(&done, true);
+	if (t)
+		CHECK(pthread_join(t, NULL) == 0);
+	printf("%d calls failed, one at a time; %d of these folds were whole all the same\n", n - 1, folds);
+}
+
 /* ---- threads, forks and stops come and go meanwhile */
 
 static void *short_thread(void *arg)
@@ -826,6 +948,8 @@ static const struct {
 	{ "limits", case_limits, false },
 	{ "descriptors", case_descriptors, true },
 	{ "killed", case_killed, false },
+	{ "older", case_older, false },
+	{ "faults", case_faults, false },
 	{ "churn", case_churn, true },
 };
 

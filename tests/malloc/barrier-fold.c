@@ -9,6 +9,8 @@
 #include <arpa/inet.h>
 #include <netinet/in.h>
 #include <pthread.h>
+#include <sched.h>
+#include <signal.h>
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
 #include <sys/prctl.h>
@@ -119,6 +121,34 @@ static void *toucher(void *arg)
 		}
 		usleep(500);
 	}
+	return NULL;
+}
+
+/* A writer whose writes and waits for them are interrupted all the time. */
+static volatile uint64_t *signal_slot;
+
+static void on_signal(int sig)
+{
+	(void)sig;
+	(*signal_slot)++;
+}
+
+static void *signaller(void *arg)
+{
+	struct sigaction a = { .sa_handler = on_signal };
+	pthread_t target;
+	uint64_t n = 0;
+
+	(void)arg;
+	signal_slot = slot();
+	CHECK(sigaction(SIGRTMIN + 2, &a, NULL) == 0);
+	CHECK(pthread_create(&target, NULL, writer, NULL) == 0);
+	while (!atomic_load(&done)) {
+		CHECK(pthread_kill(target, SIGRTMIN + 2) == 0);
+		for (n++; *signal_slot != n && !atomic_load(&done);)
+			sched_yield();
+	}
+	CHECK(pthread_join(target, NULL) == 0);
 	return NULL;
 }
 
@@ -270,7 +300,7 @@ int main(int argc, char **argv)
 		CHECK(pthread_create(&t[n++], NULL, asker, &links[i]) == 0);
 		begun++;
 	}
-	void *(*const work[])(void *) = { writer, counter, counter, reader, toucher };
+	void *(*const work[])(void *) = { writer, counter, counter, reader, toucher, signaller };
 
 	for (size_t i = 0; i < sizeof(work) / sizeof(work[0]); i++, begun++)
 		CHECK(pthread_create(&t[n++], NULL, work[i], NULL) == 0);

@@ -46,6 +46,7 @@ enum doing {
 	DOING_WAIT,                     /* waits in the kernel and ends its call as usual */
 	DOING_OTHER_WAIT,               /* waits in the kernel, in a call that might end with -EINTR */
 	DOING_VFORK,                    /* waits for a vfork child, which uses our memory */
+	DOING_UNKNOWN,                  /* /proc does not tell */
 	DOING_KERNEL,                   /* not the program's code at all: a worker of io_uring or vhost */
 };
 
@@ -70,20 +71,32 @@ static char *task_path(char *buf, int tid, const char *rest)
 	return firn_helper_put(firn_helper_put_number(p, (unsigned long)tid), rest);
 }
 
+static long read_task(int tid, const char *name, char *text, size_t size, enum doing *ret)
+{
+	char path[64];
+	long n;
+
+	task_path(path, tid, name);
+	n = firn_helper_read(path, text, size);
+	/* Only a thread that is not there need not be stopped. */
+	*ret = n == -ENOENT || n == -ESRCH ? DOING_GONE : DOING_UNKNOWN;
+	return n;
+}
+
 /* @waiting: what a thread in state D waits in matters. */
 static enum doing look(int tid, bool waiting)
 {
-	char path[64], text[512], *p;
+	char text[512], *p;
 	unsigned long flags = 0;
+	enum doing none;
 	long nr;
 
-	task_path(path, tid, "/stat");
-	if (firn_helper_read(path, text, sizeof(text)) <= 0)
-		return DOING_GONE;
+	if (read_task(tid, "/stat", text, sizeof(text), &none) <= 0)
+		return none;
 	/* pid (name) state ppid pgrp session tty tpgid flags; a name may hold anything. */
 	p = strrchr(text, ')');
 	if (!p || !p[1] || !p[2])
-		return DOING_GONE;
+		return DOING_UNKNOWN;
 	char state = p[2];
 
 	p += 2;
@@ -98,9 +111,8 @@ static enum doing look(int tid, bool waiting)
 		return DOING_KERNEL;
 	if (state != 'D' || !waiting)
 		return DOING_RUN;
-	task_path(path, tid, "/syscall");
-	if (firn_helper_read(path, text, sizeof(text)) <= 0)
-		return DOING_GONE;
+	if (read_task(tid, "/syscall", text, sizeof(text), &none) <= 0)
+		return none;
 	if (text[0] < '0' || text[0] > '9')
 		return text[0] == '-' ? DOING_WAIT : DOING_RUN;  /* -1: a page fault */
 	nr = firn_helper_field(text, "", -1);
@@ -141,6 +153,8 @@ static int seize(struct stop *s, int tid)
 		return refuse(s, -EAGAIN, "io_uring works for this process in a thread that cannot be stopped");
 	case DOING_VFORK:
 		return refuse(s, -EAGAIN, "a thread waits for its vfork child");
+	case DOING_UNKNOWN:
+		return refuse(s, -EAGAIN, "its threads cannot be looked at");
 	default:
 		break;
 	}
