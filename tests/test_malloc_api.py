@@ -18,6 +18,7 @@ CASES = {
     "api-names": ["names", "mixed", "library", "info", "trim"],
     "api-threads": ["remote", "exit-while-freed", "many-threads", "destructors", "destructor-only", "cancel", "main-ends",
                     "signal-frees", "signal-balanced", "signal-threads", "small-stacks"],
+    "api-wrap": ["wrapped"],
     "cxx": ["forms", "objects", "no-memory", "thread-locals"],
 }
 
