@@ -18,7 +18,7 @@
 #include "malloc/os.h"
 #include "malloc/stats.h"
 
-#define SLICE_NS 800000u                /* aimed at, where other threads run on */
+#define SLICE_NS 600000u                /* aimed at, where other threads run on */
 #define FIXED_NS 150000u                /* of it, for the helper and the store, until learnt: with the number of
 					 * mappings grows what the kernel does when the helper and its userfaultfd go */
 #define RUNS_MIN 8u

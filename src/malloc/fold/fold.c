@@ -24,6 +24,7 @@
 #define GAIN_PERCENT 5u                 /* of what the window holds */
 #define DENSE_PERCENT 60u               /* how full frames are guessed to get */
 #define WINDOWS 2048u
+#define POSTPONE_MAX 4u                 /* passes */
 #define TIDY_MAX 1000u                  /* slices */
 #define AGAIN_MS 50u
 #define AGAIN_MAX 40u                   /* times */
@@ -36,6 +37,7 @@ static struct {
 	uint32_t vmas;                  /* as counted, and added to since */
 	uint8_t skip;                   /* searches to leave out, since the last ones gave nothing */
 	uint8_t fruitless;
+	uint8_t postponed;
 	uint8_t look;                   /* passes until written pages are looked for again */
 	uint8_t look_every;
 } windows[WINDOWS];
@@ -254,6 +256,13 @@ static void scanned(void)
 		to_stage(FIRN_PASS_TIDY);
 		return;
 	}
+	/* Where much is not quiet yet, there will be more to choose from soon. */
+	if (!firn_pass.force && firn_pass.young_pages * 4 > firn_pass.live_pages && windows[w].postponed < POSTPONE_MAX) {
+		windows[w].postponed++;
+		to_stage(FIRN_PASS_TIDY);
+		return;
+	}
+	windows[w].postponed = 0;
 	firn_count(&firn_counters.passes, 1);
 	firn_plan_start(&firn_pass.plan);
 	to_stage(FIRN_PASS_SEARCH);
@@ -299,14 +308,14 @@ static int ask_exclusive(void *arg)
 	return 0;
 }
 
-static void tidy(uint64_t until)
+static void tidy(void)
 {
 	bool exclusive = false, more = false;
 
 	if (firn_frames_untidy()) {
 		firn_frames_choose();
 		firn_pass_helper(ask_exclusive, &exclusive);
-		firn_pass.given_back += firn_frames_tidy(exclusive, until, &more) * FIRN_PAGE_BYTES;
+		firn_pass.given_back += firn_frames_tidy(exclusive, firn_os.clock_ns() + STEP_NS, &more) * FIRN_PAGE_BYTES;
 	}
 	/* Not for ever: others make it untidy again meanwhile. */
 	if (!more || firn_pass.at++ >= TIDY_MAX)
@@ -376,7 +385,7 @@ bool firn_pass_slice(uint32_t *ret_wait_ms)
 		carry(ret_wait_ms);
 		break;
 	case FIRN_PASS_TIDY:
-		tidy(until);
+		tidy();
 		break;
 	}
 	/* What a slice costs is processor time; how long it may be felt is not. */

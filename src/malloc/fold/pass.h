@@ -53,6 +53,7 @@ struct firn_pass {
 	/* What SCAN found. */
 	uint64_t touched_pages;         /* of the window */
 	uint64_t live_pages, live_bytes;        /* of candidates */
+	uint64_t young_pages;           /* not quiet yet, and not empty */
 	uint32_t vmas;                  /* mappings of the window */
 	struct firn_release release[FIRN_RELEASES];
 	unsigned int nrelease;

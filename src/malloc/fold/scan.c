@@ -141,11 +141,46 @@ static void count_vmas(uint32_t unit, const struct firn_span *s, uint16_t mapped
 	}
 }
 
-/* Pages that are mapped to frames for nothing: to be made anonymous again where that needs no more mappings, or
+/* Does page @page of @unit, or of the unit before or behind it, map something else than anonymous memory? */
+static bool is_mapped(uint32_t unit, int page)
+{
+	unsigned int kind;
+
+	if (page < 0) {
+		if (!unit)
+			return false;
+		unit--;
+		page = FIRN_UNIT_PAGES - 1;
+	} else if (page == FIRN_UNIT_PAGES) {
+		if (++unit >= __atomic_load_n(&firn_heap.units, __ATOMIC_RELAXED))
+			return false;
+		page = 0;
+	}
+	kind = __atomic_load_n(&firn_heap.kinds[unit], __ATOMIC_RELAXED) & ~FIRN_KIND_SLOW;
+	if (!firn_class_foldable(kind))
+		return false;
+	return ((__atomic_load_n(&firn_span_of(unit)->closed, __ATOMIC_RELAXED) |
+		 __atomic_load_n(&firn_span_of(unit)->copied, __ATOMIC_RELAXED)) >> page & 1);
+}
+
+/* Would making pages @first .. @end - 1 anonymous save a mapping?  It does where they are joined to anonymous
+ * ones on one side, and are cut off nothing on the other. */
+static bool saves_mapping(const struct firn_span *s, uint32_t unit, unsigned int first, unsigned int end)
+{
+	bool before = is_mapped(unit, (int)first - 1), behind = is_mapped(unit, (int)end);
+
+	if (before && behind)
+		return false;
+	if (before)
+		return !first || s->frame[first - 1] + 1 != s->frame[first];
+	return !behind || end == FIRN_UNIT_PAGES || s->frame[end - 1] + 1 != s->frame[end];
+}
+
+/* Pages that are mapped to frames for nothing: to be made anonymous again where that needs fewer mappings, or
  * where there are plenty. */
 static void collect_releases(struct firn_span *s, uint32_t unit, unsigned int c, uint16_t copied_empty)
 {
-	uint16_t idle = hollow_pages(s) | copied_empty, mapped = s->closed | s->copied;
+	uint16_t idle = hollow_pages(s) | copied_empty;
 	bool plenty = firn_counted(&firn_counters.vmas) < 1024;
 
 	while (idle && firn_pass.nrelease < FIRN_RELEASES) {
@@ -154,7 +189,8 @@ static void collect_releases(struct firn_span *s, uint32_t unit, unsigned int c,
 		uint16_t bits = (uint16_t)(((1u << n) - 1) << first);
 
 		idle &= (uint16_t)~bits;
-		if (!plenty && first && end < FIRN_UNIT_PAGES && mapped >> (first - 1) & 1 && mapped >> end & 1)
+		/* A copy holds memory. */
+		if (!plenty && !(copied_empty & bits) && !saves_mapping(s, unit, first, end))
 			continue;
 		s->closed |= bits;
 		s->busy |= bits;
@@ -205,6 +241,7 @@ void firn_scan_unit(uint32_t unit)
 		if (s->quiet[page] / PATIENCE >= firn_config.age)
 			old |= bit;
 	}
+	firn_pass.young_pages += (unsigned int)__builtin_popcount(young & (uint16_t)~empty);
 	if (firn_pass.search)
 		offer_pages(s, c, to, candidates, young, old);
 	firn_pass.touched_pages += (unsigned int)__builtin_popcount(s->touched & (uint16_t)~s->closed);
