@@ -23,6 +23,9 @@
 					 * mappings grows what the kernel does when the helper and its userfaultfd go */
 #define RUNS_MIN 8u
 #define STOP_NS 6000000u                /* of a stop of all other threads, which comes rarely */
+#define RESERVE 256u                    /* mappings that are left to the program at least */
+#define ROOM 384u                       /* found out at once, beside the reserve */
+#define ROOM_STOP 2100u                 /* where a slice is long */
 #define RUN_PAGES (1u << FIRN_PLAN_SHIFT_MAX)
 #define MASK_WORDS 4u                   /* of a page, at most */
 
@@ -304,6 +307,27 @@ static bool add_group(uint32_t head)
 	return true;
 }
 
+static bool long_slices(void)
+{
+	return firn_config.barrier == FIRN_BARRIER_TRACER ||
+	       atomic_load_explicit(&firn_counters.barrier, memory_order_relaxed) == FIRN_BARRIER_TRACER;
+}
+
+/* In the helper: may so many mappings be added?  Nothing tells but to add them. */
+static int probe(void *arg)
+{
+	uint32_t n = *(uint32_t *)arg + RESERVE;
+	char *p = firn_os.mmap(NULL, n * FIRN_PAGE_BYTES, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+	int err = 0;
+
+	if (firn_os_failed(p))
+		return -ENOMEM;
+	for (uint32_t i = 1; i < n && !err; i += 2)
+		err = firn_os.mprotect(p + i * FIRN_PAGE_BYTES, FIRN_PAGE_BYTES, PROT_READ);
+	firn_os.munmap(p, n * FIRN_PAGE_BYTES);
+	return err;
+}
+
 /* Groups for one slice, from firn_pass.at on. */
 static void choose(void)
 {
@@ -311,8 +335,7 @@ static void choose(void)
 	uint64_t runs_max = FIRN_SLICE_RUNS;
 	uint32_t page = firn_pass.at;
 
-	if (firn_config.barrier != FIRN_BARRIER_TRACER &&
-	    atomic_load_explicit(&firn_counters.barrier, memory_order_relaxed) != FIRN_BARRIER_TRACER)
+	if (!long_slices())
 		runs_max = fixed_ns < SLICE_NS ? (SLICE_NS - fixed_ns) / run_ns : 0;
 	if (runs_max < RUNS_MIN)
 		runs_max = RUNS_MIN;
@@ -353,6 +376,19 @@ int firn_carry(void)
 		firn_pass.at = slice.next;
 		return 0;
 	}
+	/* Its own slice. */
+	if (firn_pass.room < 2 * slice.nruns + 1) {
+		uint32_t n = long_slices() ? ROOM_STOP : ROOM;
+
+		err = firn_pass_helper(probe, &n);
+		if (err == -ENOMEM)
+			firn_pass.full = true;
+		else if (err)
+			return err;
+		firn_pass.room = err ? 0 : n;
+		return 0;
+	}
+	firn_pass.room -= 2 * slice.nruns + 1;
 	begun = firn_os.clock_ns();
 	for (unsigned int i = 0; i < slice.nruns; i++)
 		hold(&slice.runs[i]);

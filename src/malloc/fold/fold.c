@@ -44,6 +44,7 @@ static struct {
 
 static uint32_t cursor;                 /* of windows */
 static uint32_t max_vmas;               /* that folds may add; 0: not known yet */
+static uint32_t allowed_vmas;           /* of them, as far as the kernel allowed them of late */
 static uint32_t again;
 static bool prepared;
 static uint32_t class_bytes[FIRN_FOLDABLE_LAST + 1];
@@ -92,7 +93,7 @@ static int prepare(void *arg)
 			n = n * 10 + (uint32_t)(*t - '0');
 	if (!n)
 		n = DEFAULT_MAX_MAP_COUNT;
-	max_vmas = (uint32_t)((uint64_t)n * firn_config.vma_percent / 100);
+	allowed_vmas = max_vmas = (uint32_t)((uint64_t)n * firn_config.vma_percent / 100);
 	if (firn_config.core && firn_helper_read("/proc/self/coredump_filter", text, sizeof(text)) > 0) {
 		uint32_t filter = 0;
 		int fd;
@@ -154,7 +155,11 @@ static bool open_plan(void)
 			return false;
 		prepared = true;
 	}
-	if (used >= max_vmas)
+	/* The program may have fewer mappings of its own by now. */
+	allowed_vmas += max_vmas / 64;
+	if (allowed_vmas > max_vmas)
+		allowed_vmas = max_vmas;
+	if (used >= allowed_vmas)
 		return false;
 	firn_pass.bytes = firn_plan_bytes(npages, firn_config.region_bytes);
 	firn_pass.memory = firn_os.mmap(NULL, firn_pass.bytes, PROT_READ | PROT_WRITE,
@@ -169,7 +174,7 @@ static bool open_plan(void)
 		class_bytes[c] = firn_classes[c].size;
 	p->class_bytes = class_bytes;
 	p->nclasses = FIRN_FOLDABLE_LAST + 1;
-	p->vma_budget = max_vmas;
+	p->vma_budget = allowed_vmas;
 	p->vmas_before = (uint32_t)used;
 	return true;
 }
@@ -329,8 +334,8 @@ static void carry(uint32_t *ret_wait_ms)
 
 	if (firn_counted(&firn_counters.saved_pages) > before)
 		firn_pass.given_back += (firn_counted(&firn_counters.saved_pages) - before) * FIRN_PAGE_BYTES;
-	if (firn_pass.full && max_vmas > firn_counted(&firn_counters.vmas) / 4 * 3)
-		max_vmas = (uint32_t)(firn_counted(&firn_counters.vmas) / 4 * 3);
+	if (firn_pass.full && allowed_vmas > firn_counted(&firn_counters.vmas) / 4 * 3)
+		allowed_vmas = (uint32_t)(firn_counted(&firn_counters.vmas) / 4 * 3);
 	if (err == -EAGAIN && again++ < AGAIN_MAX) {
 		*ret_wait_ms = AGAIN_MS;
 		return;

@@ -60,6 +60,7 @@ struct firn_pass {
 	uint64_t spent_ns;              /* processor time in slices of this pass, */
 	uint64_t helper_ns;             /* of helpers in the present slice */
 	uint64_t given_back;            /* bytes */
+	uint32_t room;                  /* mappings that may be added, as found out by adding them */
 	bool full;                      /* the budget of mappings, or what the kernel allows, is reached */
 };
 

@@ -19,7 +19,7 @@
 #define ALIGN64(n) (((n) + 63) & ~(size_t)63)
 
 /* Of the budget, how much there may be in use after a run of this shift was added. */
-static const unsigned int vma_percent[FIRN_PLAN_SHIFT_MAX + 1] = { 50, 75, 100, 100 };
+static const unsigned int vma_percent[FIRN_PLAN_SHIFT_MAX + 1] = { 75, 90, 100, 100 };
 
 enum { GATHER, SORT, INDEX, MATCH };
 
