@@ -16,6 +16,7 @@
 #define MAX_REGIONS 256u
 #define RUN_MAX (1u << FIRN_PLAN_SHIFT_MAX)
 #define OVERLAP_PERCENT 50u             /* of a source's pages that must fall together with others */
+#define EASY_OBJECTS 32u                /* of a run that finds a place for itself */
 #define ALIGN64(n) (((n) + 63) & ~(size_t)63)
 
 /* Of the budget, how much there may be in use after a run of this shift was added. */
@@ -268,6 +269,38 @@ static void next_round(struct firn_plan *p)
 	}
 }
 
+/* Runs to begin with: the longest, unless most of them hold so many objects that they would hardly ever fit, and
+ * there are mappings for shorter ones. */
+static int first_level(const struct firn_plan *p)
+{
+	uint32_t sparse[FIRN_PLAN_SHIFT_MAX + 1] = { 0 }, easy[FIRN_PLAN_SHIFT_MAX + 1] = { 0 };
+	uint32_t left = p->vma_budget > p->vmas_before ? p->vma_budget - p->vmas_before : 0;
+
+	for (uint32_t page = 0; page + RUN_MAX <= p->npages; page += RUN_MAX) {
+		unsigned int fill[RUN_MAX], bytes = p->class[page] < p->nclasses ? p->class_bytes[p->class[page]] : 0;
+
+		if (p->state[page] != FIRN_PLAN_OPEN || !bytes)
+			continue;
+		for (unsigned int i = 0; i < RUN_MAX; i++)
+			fill[i] = fill_of(p, page + i, 1);
+		for (unsigned int l = 0; l <= FIRN_PLAN_SHIFT_MAX; l++)
+			for (unsigned int i = 0, n; i < RUN_MAX; i += 1u << l) {
+				n = 0;
+				for (unsigned int k = i; k < i + (1u << l); k++)
+					n += fill[k];
+				if (!n || n * 4 > p->regions << l)
+					continue;
+				sparse[l]++;
+				easy[l] += n * p->region_bytes / bytes <= EASY_OBJECTS;
+			}
+	}
+	for (unsigned int l = FIRN_PLAN_SHIFT_MAX; l <= FIRN_PLAN_SHIFT_MAX; l--)
+		if (easy[l] * 2 >= sparse[l])
+			return (uint64_t)sparse[l] * 100 <= (uint64_t)left * vma_percent[1] || l == FIRN_PLAN_SHIFT_MAX ?
+				(int)l : (int)FIRN_PLAN_SHIFT_MAX;
+	return FIRN_PLAN_SHIFT_MAX;
+}
+
 void firn_plan_start(struct firn_plan *p)
 {
 	for (unsigned int c = 0; c < FIRN_PLAN_CLASSES; c++)
@@ -275,7 +308,7 @@ void firn_plan_start(struct firn_plan *p)
 	for (uint32_t i = 0; i < p->npages; i++)
 		if (p->state[i] != FIRN_PLAN_OUT)
 			p->class_pages[p->class[i]]++;
-	p->search.level = FIRN_PLAN_SHIFT_MAX + 1;
+	p->search.level = first_level(p) + 1;
 	p->search.class = 0;
 	next_round(p);
 }
@@ -420,16 +453,26 @@ static bool is_fixed(const struct firn_plan *p, uint32_t page)
 	return p->state[page] == FIRN_PLAN_HEAD && p->shift[head_of(p, page)] != p->search.level;
 }
 
+/* Mappings that the run from @page on adds: one at each end that does not meet another run. */
+static uint32_t cost_of(const struct firn_plan *p, uint32_t page)
+{
+	uint32_t end = page + (1u << p->search.level);
+
+	if (p->state[page] != FIRN_PLAN_OPEN)
+		return 0;
+	return (!page || p->state[page - 1] < FIRN_PLAN_HEAD) + (end >= p->npages || p->state[end] < FIRN_PLAN_HEAD);
+}
+
 /* The source @i joins the destination @j.  False: no mapping is left for it. */
 static bool merge(struct firn_plan *p, uint32_t i, uint32_t j, unsigned int saved)
 {
 	unsigned int level = (unsigned int)p->search.level;
-	uint32_t from = p->node[i], to = p->node[j], head = to, cost = 0;
+	uint32_t from = p->node[i], to = p->node[j], head = to, cost = cost_of(p, from) + cost_of(p, to);
 
-	if (p->state[from] == FIRN_PLAN_OPEN)
-		cost += 2;
-	if (p->state[to] == FIRN_PLAN_OPEN)
-		cost += 2;
+	/* Two that meet each other. */
+	if (p->state[from] == FIRN_PLAN_OPEN && p->state[to] == FIRN_PLAN_OPEN &&
+	    (from + (1u << level) == to || to + (1u << level) == from))
+		cost--;
 	if ((uint64_t)(p->vmas_before + p->vmas + cost) * 100 > (uint64_t)p->vma_budget * vma_percent[level])
 		return false;
 	p->vmas += cost;
