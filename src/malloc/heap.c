@@ -272,6 +272,7 @@ size_t firn_heap_purge(uint64_t before_ms)
 	/* A pause of a millisecond, no more; the rest is for the next time. */
 	uint32_t left = before_ms == UINT64_MAX ? UINT32_MAX : PURGE_UNITS;
 	size_t pages = 0;
+	bool kept;
 
 	if (!__atomic_load_n(&resident_units, __ATOMIC_RELAXED))
 		return 0;
@@ -297,9 +298,15 @@ size_t firn_heap_purge(uint64_t before_ms)
 			/* Ours while the kernel works on it: the lock is not held that long. */
 			set_kinds(u, n, FIRN_KIND_TAIL);
 			firn_lock_drop(&firn_heap.lock);
-			firn_os.madvise(firn_unit_address(u), (size_t)n * FIRN_UNIT_BYTES, MADV_DONTNEED);
-			pages += n * FIRN_UNIT_PAGES;
+			kept = firn_os.madvise(firn_unit_address(u), (size_t)n * FIRN_UNIT_BYTES, MADV_DONTNEED);
 			firn_lock_take(&firn_heap.lock);
+			if (kept) {
+				/* Locked in memory: it is not zero, and the rest will not go either. */
+				give(u, n, true, firn_os.clock_ms());
+				left = 0;
+				break;
+			}
+			pages += n * FIRN_UNIT_PAGES;
 			give(u, n, false, 0);
 			next = left ? lists[RESIDENT][l] : FIRN_NO_UNIT;
 		}

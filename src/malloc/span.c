@@ -486,9 +486,14 @@ static size_t purge_span(struct firn_span *s, unsigned int c, bool all)
 		unsigned int first = (unsigned int)__builtin_ctz(gone);
 		unsigned int n = (unsigned int)__builtin_ctz(~((unsigned int)gone >> first));
 
-		firn_os.madvise(base + first * FIRN_PAGE_BYTES, n * FIRN_PAGE_BYTES, MADV_DONTNEED);
-		gone &= (uint16_t)~(((1u << n) - 1) << first);
-		pages += n;
+		uint16_t bits = (uint16_t)(((1u << n) - 1) << first);
+
+		gone &= (uint16_t)~bits;
+		/* Locked in memory, for one: it keeps what is in it. */
+		if (firn_os.madvise(base + first * FIRN_PAGE_BYTES, n * FIRN_PAGE_BYTES, MADV_DONTNEED))
+			s->touched |= bits;
+		else
+			pages += n;
 	}
 	if (atomic_load(&s->nfree) == firn_classes[c].slots && !s->idle && !s->touched)
 		release(&firn_bins[c], s);
