@@ -476,15 +476,18 @@ static void install(int how)
 
 static void *install_later(void *arg)
 {
-	nap_ms(20);
-	install((int)(intptr_t)arg);
+	struct timespec t = { 0, (long)(intptr_t)arg * 77777 };
+
+	firn_os_call(SYS_nanosleep, (long)&t, 0, 0, 0, 0, 0);
+	install(1);
 	atomic_store(&done, true);
 	return NULL;
 }
 
 static void case_seccomp(void)
 {
-	for (int how = 0; how < 5; how++) {
+	/* The last ones at another moment each. */
+	for (int how = 0; how < 64; how++) {
 		int status;
 		pid_t pid = fork();
 
@@ -497,13 +500,13 @@ static void case_seccomp(void)
 				must_fold();
 				install(how);
 			} else if (how == 3) {
-				/* While folds are under way, for all threads. */
-				thread(install_later, (void *)1);
-				while (!atomic_load(&done))
-					fold_once(&job, 4);
-			} else {
 				CHECK(prctl(PR_SET_SECCOMP, SECCOMP_MODE_STRICT) == 0);
 				firn_os_call(SYS_exit, fold_once(&job, 4) != -EPERM, 0, 0, 0, 0, 0);
+			} else {
+				/* While folds are under way, for all threads. */
+				thread(install_later, (void *)(intptr_t)how);
+				while (!atomic_load(&done))
+					fold_once(&job, how % 4 + 1);
 			}
 			for (int i = 0; i < 10; i++)
 				CHECK(fold_once(&job, 4) == -EPERM);

@@ -8,13 +8,14 @@
 
 #include <stdbool.h>
 
-/* Is it?  May make a harmless system call to find out.  Thread: any.  True once: true for ever. */
+/* Is it?  May make a system call to find out, so only within firn_helper_run: no filter is installed meanwhile.
+ * True once: true for ever. */
 bool firn_seccomp_filtered(void);
 
 /* May it not fold because of that? */
 bool firn_seccomp_forbids(void);
 
-/* Is a filter known of?  Makes no system call. */
+/* Is a filter known of?  Makes no system call.  Thread: any. */
 bool firn_seccomp_known(void);
 
 #endif
