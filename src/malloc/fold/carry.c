@@ -18,13 +18,13 @@
 #include "malloc/os.h"
 #include "malloc/stats.h"
 
-#define SLICE_NS 600000u                /* aimed at, where other threads run on */
+#define SLICE_NS 750000u                /* aimed at, where other threads run on */
 #define FIXED_NS 150000u                /* of it, for the helper and the store, until learnt: with the number of
 					 * mappings grows what the kernel does when the helper and its userfaultfd go */
-#define RUNS_MIN 8u
+#define RUNS_MIN 32u
 #define STOP_NS 6000000u                /* of a stop of all other threads, which comes rarely */
 #define RESERVE 256u                    /* mappings that are left to the program at least */
-#define ROOM 384u                       /* found out at once, beside the reserve */
+#define ROOM 640u                       /* found out at once, beside the reserve */
 #define ROOM_STOP 2100u                 /* where a slice is long */
 #define RUN_PAGES (1u << FIRN_PLAN_SHIFT_MAX)
 #define MASK_WORDS 4u                   /* of a page, at most */
@@ -357,8 +357,8 @@ static void learn(uint64_t ns, unsigned int runs)
 	uint64_t each = slice.groups_cpu_ns / runs, rest = ns > slice.groups_ns ? ns - slice.groups_ns : 0;
 
 	run_ns = (run_ns * 7 + each) / 8;
-	if (run_ns < 5000)
-		run_ns = 5000;
+	if (run_ns < 3000)
+		run_ns = 3000;
 	if (rest < fixed_ns)
 		fixed_ns = rest;
 	else
