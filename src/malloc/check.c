@@ -235,8 +235,8 @@ unsigned int firn_check_bin(unsigned int c, bool quiet)
 	return number;
 }
 
-/* Its own thread's, and nobody else's: no lock. */
-unsigned int firn_check_cache(unsigned int c)
+/* Its own thread's, and nobody else's: no lock.  Of the slots the last @newest: comparing all with all takes long. */
+static unsigned int check_cache(unsigned int c, uint32_t newest)
 {
 	const struct firn_cache *cache = firn_thread.cache;
 	const struct firn_cache_bin *b = &cache->bins[c];
@@ -244,13 +244,18 @@ unsigned int firn_check_cache(unsigned int c)
 
 	if (b->n > b->cap || b->cap > firn_classes[c].cache_max)
 		return broken(13, c, FIRN_NO_UNIT);
-	for (uint32_t i = 0; i < b->n && !number; i++) {
+	for (uint32_t i = b->n > newest ? b->n - newest : 0; i < b->n && !number; i++) {
 		number = check_cached(b->slots[i], c);
 		for (uint32_t j = 0; j < i && !number; j++)
 			if (b->slots[j] == b->slots[i])
 				number = broken(15, c, firn_unit_of(b->slots[i]));
 	}
 	return number;
+}
+
+unsigned int firn_check_cache(unsigned int c)
+{
+	return check_cache(c, UINT32_MAX);
 }
 
 /* The heap's lock is held.  A free run that begins at @unit. */
@@ -452,7 +457,7 @@ void firn_check_step(const void *p)
 		c = __atomic_load_n(&firn_heap.kinds[unit], __ATOMIC_RELAXED) & ~FIRN_KIND_SLOW;
 		expect(firn_check_span(unit, quiet));
 		if (c < FIRN_CLASSES)
-			expect(firn_check_cache(c));
+			expect(check_cache(c, 2));
 	}
 	/* The rest costs as much as the heap is large: class by class, that often that it costs as much as the above. */
 	if (since++ < 32 + __atomic_load_n(&firn_heap.units, __ATOMIC_RELAXED) / 8)
@@ -460,6 +465,7 @@ void firn_check_step(const void *p)
 	since = 0;
 	c = atomic_fetch_add(&next_class, 1) % FIRN_CLASSES;
 	if (c) {
+		expect(firn_check_cache(c));
 		expect(firn_check_bin(c, quiet));
 		return;
 	}
