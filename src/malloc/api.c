@@ -107,6 +107,8 @@ void firn_free_slow(void *p)
 
 size_t firn_usable(const void *p)
 {
+	size_t usable;
+
 	if (firn_heap_has(p)) {
 		unsigned int c = __atomic_load_n(&firn_heap.kinds[firn_unit_of(p)], __ATOMIC_RELAXED) & ~FIRN_KIND_SLOW;
 
@@ -115,7 +117,15 @@ size_t firn_usable(const void *p)
 	}
 	if (firn_reserve_has(p))
 		return firn_reserve_usable(p);
-	return firn_large_usable(p);
+	if (firn_thread.busy)
+		return firn_large_usable(p, false);
+	/* A lock is taken: a signal handler must not wait for it. */
+	firn_thread.busy = true;
+	atomic_signal_fence(memory_order_seq_cst);
+	usable = firn_large_usable(p, true);
+	atomic_signal_fence(memory_order_seq_cst);
+	firn_thread.busy = false;
+	return usable;
 }
 
 void *firn_alloc_zeroed(size_t n)

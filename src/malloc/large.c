@@ -18,6 +18,7 @@
 #define KEPT_BYTES ((size_t)64 << 20)
 #define HUGE_PAGE ((size_t)2 << 20)
 #define FIRST_ENTRIES 256u
+#define HANDLER_SPINS 1000000u
 
 struct huge {
 	uintptr_t address;              /* 0: empty; 1: was in use */
@@ -293,10 +294,20 @@ bool firn_large_free(void *p)
 	return h;
 }
 
-size_t firn_large_usable(const void *p)
+/* False: its own thread holds it, below a signal handler, as nobody else would that long. */
+static bool lock_for_a_while(void)
+{
+	for (unsigned int i = 0; i < HANDLER_SPINS; i++)
+		if (firn_lock_try(&lock))
+			return true;
+	return false;
+}
+
+size_t firn_large_usable(const void *p, bool wait)
 {
 	size_t bytes = 0;
 	struct huge *h;
+	bool locked;
 
 	if (firn_heap_has(p)) {
 		uint32_t unit = firn_unit_of(p);
@@ -306,11 +317,14 @@ size_t firn_large_usable(const void *p)
 			return 0;
 		return firn_span_of(unit)->bytes;
 	}
-	firn_lock_take(&lock);
+	locked = wait || lock_for_a_while();
+	if (wait)
+		firn_lock_take(&lock);
 	h = find(p);
 	if (h)
 		bytes = h->bytes;
-	firn_lock_drop(&lock);
+	if (locked)
+		firn_lock_drop(&lock);
 	return bytes;
 }
 

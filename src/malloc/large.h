@@ -17,8 +17,9 @@ void *firn_large_alloc(size_t n, size_t align, bool *ret_zero);
 /* Give @p back.  False: it is no large or huge allocation. */
 bool firn_large_free(void *p);
 
-/* Usable bytes of @p; 0: it is no large or huge allocation. */
-size_t firn_large_usable(const void *p);
+/* Usable bytes of @p; 0: it is no large or huge allocation.  @wait: for the lock; a signal handler that interrupted
+ * the allocator does not wait for ever, as its own thread may hold it. */
+size_t firn_large_usable(const void *p, bool wait);
 
 /* Make @p hold @n bytes without copying; the address may change.  NULL: it cannot be done, @p is as it was. */
 void *firn_large_resize(void *p, size_t n);
