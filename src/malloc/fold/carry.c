@@ -250,8 +250,8 @@ static void carry_group(struct firn_barrier *b, struct group *g, int fd)
 
 static int carry_in_helper(void *arg)
 {
-	uint64_t begun = firn_os.clock_ns(), cpu;
 	struct firn_barrier b;
+	uint64_t begun, cpu;
 	int fd, err;
 
 	(void)arg;
@@ -265,7 +265,7 @@ static int carry_in_helper(void *arg)
 		return err == -ENOMEM ? -EAGAIN : -EPERM;
 	}
 	slice.tried = true;
-	slice.groups_ns = firn_os.clock_ns();
+	slice.groups_ns = begun = firn_os.clock_ns();
 	cpu = firn_cpu_ns(CLOCK_PROCESS_CPUTIME_ID);
 	for (unsigned int i = 0; i < slice.ngroups; i++) {
 		if (slice.tier == FIRN_BARRIER_TRACER && firn_os.clock_ns() - begun > STOP_NS) {
@@ -309,8 +309,7 @@ static bool add_group(uint32_t head)
 
 static bool long_slices(void)
 {
-	return firn_config.barrier == FIRN_BARRIER_TRACER ||
-	       atomic_load_explicit(&firn_counters.barrier, memory_order_relaxed) == FIRN_BARRIER_TRACER;
+	return firn_config.barrier == FIRN_BARRIER_TRACER || slice.tier == FIRN_BARRIER_TRACER;
 }
 
 /* In the helper: may so many mappings be added?  Nothing tells but to add them. */

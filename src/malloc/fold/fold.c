@@ -338,10 +338,15 @@ static void carry(uint32_t *ret_wait_ms)
 		allowed_vmas = (uint32_t)(firn_counted(&firn_counters.vmas) / 4 * 3);
 	if (err == -EAGAIN && again++ < AGAIN_MAX) {
 		*ret_wait_ms = AGAIN_MS;
+		if (firn_barrier_wait_ms() > AGAIN_MS)
+			*ret_wait_ms = (uint32_t)firn_barrier_wait_ms();
 		return;
 	}
 	if (!err)
 		again = 0;
+	/* Between two stops nothing is to be tried. */
+	if (!err && firn_pass.at < firn_pass.plan.npages)
+		*ret_wait_ms = (uint32_t)firn_barrier_wait_ms();
 	if (err && err != -EAGAIN)
 		windows[window()].skip = UINT8_MAX;
 	if (err || firn_pass.full || firn_pass.at >= firn_pass.plan.npages)
