@@ -6,6 +6,7 @@
 
 #include "malloc/api.h"
 #include "malloc/config.h"
+#include "malloc/fold/background.h"
 #include "malloc/fold/fold.h"
 #include "malloc/large.h"
 
@@ -80,6 +81,7 @@ static void after_fork_parent(void)
 static void after_fork_child(void)
 {
 	after_fork(true);
+	firn_background_start();
 }
 
 __attribute__((constructor(101))) static void start(void)
@@ -89,4 +91,5 @@ __attribute__((constructor(101))) static void start(void)
 	read_environment();
 	/* First to register, last to run before a fork: nobody allocates after it. */
 	pthread_atfork(before_fork, after_fork_parent, after_fork_child);
+	firn_background_start();
 }
