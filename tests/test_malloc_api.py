@@ -123,7 +123,7 @@ def test_model_of_another_user():
 
 @pytest.mark.parametrize("seed", SEEDS)
 def test_model_seeds(seed):
-    """Seeds that once found something."""
+    """The same each time; a seed that finds something is added to them."""
     model("eager", 8, 6000, seed)
 
 
