@@ -111,8 +111,8 @@ class Results:
                                      ", ".join(p for p, v in found.items() if v > 1.25) or "none"])
             tables.append(table("Firn's time: geometric mean at most 1.05, none above 1.25",
                                 ["", "geometric mean", "worst", "above 1.25"], rows))
-        for key, title in (("peak_mib", "Peak memory"), ("mean_mib", "Mean memory over the run")):
-            base = "jemalloc"
+        for key, title in (("peak_mib", "Peak memory"), ("mean_mib", "Steady (mean) memory over the run")):
+            base = "jemalloc" if "jemalloc" in names else "jemalloc-1s"
             rows = [[p] + [number(self.middle(s, p, n, key)) for n in names] for p in programs]
             rows.append([f"**geometric mean of the ratios to {base}**"] + [
                 ratio(geometric_mean([self.ratio(s, p, n, base, key) for p in programs])) for n in names])
