@@ -183,6 +183,7 @@ def test_traced(firn, victims, still):
 def test_a_filter_that_would_kill(firn, victims, kind):
     """If the tracer died during an injected call, the target would too: refused, and untouched."""
     v = victims("seccomp", kind)
+    settle(v.pid)
     before = snapshot(v.pid, calls=False)
     for verb in ("freeze", "evict"):
         refused(firn.run(verb, v.pid), REFUSED)

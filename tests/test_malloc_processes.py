@@ -71,7 +71,7 @@ def need_root():
 
 # Limits
 
-@pytest.mark.parametrize("case", [["usable", 24], ["usable", 100], ["usable", 500], ["usable", 5000], ["usable", 20000],
+@pytest.mark.parametrize("case", [["usable", 24], ["usable", 100], ["usable", 500], ["usable", 5000], ["usable", 20000], ["usable", 40000], ["usable", 100000],
                                   ["usable", 1000000], ["usable", 10000000], ["usable-growing"], ["usable-after"]],
                          ids=lambda c: "-".join(map(str, c)))
 def test_small_address_space(case):

@@ -45,7 +45,6 @@ static uint64_t filled[2][2];           /* one bit a list */
 static size_t mapped_metadata;          /* bytes below base */
 static uint32_t mapped_kinds;           /* bytes of kinds that are accessible */
 static uint32_t resident_units;
-static bool limited;
 
 /* Some look without the lock. */
 static void set_kinds(uint32_t first, uint32_t n, uint8_t kind)
@@ -188,9 +187,9 @@ static void give(uint32_t first, uint32_t n, bool resident, uint64_t stamp)
 static bool grow(uint32_t n)
 {
 	struct firn_heap *h = &firn_heap;
-	uint32_t step = limited ? LIMITED_STEP_UNITS : STEP_UNITS, first = h->units;
+	uint32_t step = h->limited ? LIMITED_STEP_UNITS : STEP_UNITS, first = h->units;
 
-	if (!limited && step < h->units / 8)
+	if (!h->limited && step < h->units / 8)
 		step = h->units / 8 < STEP_MAX_UNITS ? h->units / 8 : STEP_MAX_UNITS;
 	if (step > h->max_units - h->units)
 		step = h->max_units - h->units;
@@ -384,17 +383,20 @@ int firn_heap_open(void)
 		for (uint32_t l = 0; l < LISTS; l++)
 			lists[set][l] = FIRN_NO_UNIT;
 	if (!firn_os.call(SYS_prlimit64, 0, RLIMIT_AS, 0, (long)&r, 0, 0) && r.rlim_cur < bytes) {
-		limited = true;
+		h->limited = true;
 		bytes = (r.rlim_cur + FIRN_UNIT_BYTES - 1) & ~(uint64_t)(FIRN_UNIT_BYTES - 1);
 		if (bytes < MIN_HEAP_BYTES)
 			bytes = MIN_HEAP_BYTES;
 	}
+	/* This one counts what is mapped, not what is in use, too. */
+	if (!firn_os.call(SYS_prlimit64, 0, RLIMIT_DATA, 0, (long)&r, 0, 0) && r.rlim_cur < bytes)
+		h->limited = true;
 	for (h->base = 0; bytes >= MIN_HEAP_BYTES; bytes /= 2) {
 		/* A quarter of it is looked for at least: under a limit on address space not all is free. */
 		uint64_t below = bytes / FIRN_UNIT_BYTES * sizeof(struct firn_span);
 
 		below = (below + METADATA_STEP - 1) & ~(METADATA_STEP - 1);
-		h->base = choose_base(limited ? bytes / 4 : bytes, below);
+		h->base = choose_base(h->limited ? bytes / 4 : bytes, below);
 		if (h->base)
 			break;
 	}

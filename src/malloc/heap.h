@@ -14,6 +14,7 @@ struct firn_heap {
 	uint8_t *kinds;                 /* a byte a unit: FIRN_KIND_* or a class */
 	uint32_t units;                 /* mapped so far; under the lock to change, atomic to read */
 	uint32_t max_units;
+	bool limited;                   /* the process may have so many addresses only */
 	bool nohuge;                    /* the system would back it with huge pages: it is told not to */
 	struct firn_lock lock;          /* free runs, growth */
 };

@@ -166,7 +166,7 @@ static void *huge_alloc(size_t n, size_t align, bool *ret_zero)
 	p = reuse(bytes, align, &bytes);
 	*ret_zero = !p;
 	firn_lock_drop(&lock);
-	if (!p && align < HUGE_PAGE)
+	if (!p && align < HUGE_PAGE && bytes >= HUGE_PAGE)
 		p = map_huge(bytes, HUGE_PAGE);
 	if (!p)
 		p = map_huge(bytes, align);
@@ -210,6 +210,12 @@ void *firn_large_alloc(size_t n, size_t align, bool *ret_zero)
 	units = (uint32_t)((n + FIRN_UNIT_BYTES - 1) >> FIRN_UNIT_SHIFT);
 	if (!units)
 		units = 1;
+	/* Where addresses are limited the rest of a unit is not left unused. */
+	if (!huge && firn_heap.limited && ((size_t)units << FIRN_UNIT_SHIFT) - n > n / 8) {
+		p = huge_alloc(n, align, ret_zero);
+		if (p)
+			return p;
+	}
 	extra = align > FIRN_UNIT_BYTES ? (uint32_t)(align >> FIRN_UNIT_SHIFT) - 1 : 0;
 	unit = firn_heap_alloc(units + extra, ret_zero);
 	if (unit == FIRN_NO_UNIT) {
