@@ -14,8 +14,8 @@
 #include "malloc/heap.h"
 #include "malloc/os.h"
 
-#define KEPT 8u
-#define KEPT_BYTES ((size_t)64 << 20)
+#define KEPT 32u
+#define KEPT_BYTES ((size_t)64 << 20)     /* and as much as is in use */
 #define HUGE_PAGE ((size_t)2 << 20)
 #define FIRST_ENTRIES 256u
 #define HANDLER_SPINS 1000000u
@@ -244,7 +244,7 @@ void *firn_large_alloc(size_t n, size_t align, bool *ret_zero)
 bool firn_large_free(void *p)
 {
 	void *drop[2] = { NULL, NULL };
-	size_t drop_bytes[2] = { 0, 0 };
+	size_t drop_bytes[2] = { 0, 0 }, limit;
 	struct huge *h;
 
 	if (firn_heap_has(p)) {
@@ -266,6 +266,7 @@ bool firn_large_free(void *p)
 
 		drop[0] = p;
 		drop_bytes[0] = h->bytes;
+		limit = KEPT_BYTES + huge_bytes;
 		forget(h);
 		for (unsigned int i = 0; i < KEPT; i++) {
 			if (!kept[i].address)
@@ -273,9 +274,9 @@ bool firn_large_free(void *p)
 			else if (kept[i].stamp_ms < kept[oldest].stamp_ms)
 				oldest = i;
 		}
-		if (drop_bytes[0] <= KEPT_BYTES / 2) {
+		if (drop_bytes[0] <= limit / 2) {
 			/* The oldest makes room. */
-			if (slot == KEPT || kept_bytes + drop_bytes[0] > KEPT_BYTES) {
+			if (slot == KEPT || kept_bytes + drop_bytes[0] > limit) {
 				if (kept[oldest].address) {
 					drop[1] = kept[oldest].address;
 					drop_bytes[1] = kept[oldest].bytes;
@@ -284,7 +285,7 @@ bool firn_large_free(void *p)
 					slot = oldest;
 				}
 			}
-			if (slot != KEPT && kept_bytes + drop_bytes[0] <= KEPT_BYTES) {
+			if (slot != KEPT && kept_bytes + drop_bytes[0] <= limit) {
 				__atomic_store_n(&kept[slot].address, p, __ATOMIC_RELAXED);
 				kept[slot].bytes = drop_bytes[0];
 				kept[slot].stamp_ms = firn_os.clock_ms();
