@@ -193,11 +193,13 @@ def test_client_goes_away_in_the_middle(agent, victims, method):
         agent.freeze(v.pid)
     c = Client(agent)
     c.send(f"org.firn.Agent.{method}", {"targets": [{"pid": v.pid}]}, more=True)
-    time.sleep(0.02)
+    c.receive()         # it has begun
     c.close()
-    agent.thaw_all()
-    wait_until(lambda: state_of(v.pid) in "SR", 20, "it runs")
-    agent.thaw_all()
+
+    def runs():
+        agent.thaw_all()
+        return state_of(v.pid) in "SR" and not agent.list()
+    wait_until(runs, 20, "it runs, and nothing of it is away")
     v.cmd("verify")
 
 

@@ -65,6 +65,9 @@ def redis(allocator, groups, directory, part, seconds, user=0, **variables):
             server.ask("DEBUG", "POPULATE", int(keys * part), prefix, size)
             populate += time.monotonic() - start
             server.ask("PING")
+            # Its LRU clock ticks once a second: keys of the same tick are equally old, and which go is chance.
+            time.sleep(1.1)
+
         def used():
             return int(re.search(r"used_memory:(\d+)", server.ask("INFO", "memory"))[1])
         begun = time.monotonic()
