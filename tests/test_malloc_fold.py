@@ -3,6 +3,7 @@
 import os
 import random
 import re
+import shutil
 
 import pytest
 
@@ -53,3 +54,14 @@ def test_forks(mood):
     done = run([program("fold-fork"), 6], mood, FIRN_MALLOC_STATS="1")
     assert done.code == 0, done
     assert mood == "control" or folds(done), done
+
+
+def test_valgrind():
+    """It knows no process that shares all memory but is no thread: nothing is folded."""
+    valgrind = shutil.which("valgrind")
+    if not valgrind:
+        pytest.skip("no valgrind")
+    # Not one of its tools that put their own malloc in place of ours.
+    done = run([valgrind, "--tool=none", "-q", program("fold-fork"), 1], "plain", FIRN_MALLOC_STATS="1", timeout=100)
+    assert done.code == 0 and done.out == "ok\n", done
+    assert not folds(done), done

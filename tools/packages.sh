@@ -72,7 +72,7 @@ FIRN_BUILD_PACKAGES="gcc libc6-dev make meson ninja-build pkg-config liblz4-dev 
 FIRN_DEMO_PACKAGES="$FIRN_BUILD_PACKAGES redis-server redis-tools python3 procps util-linux"
 FIRN_CHECK_PACKAGES="$FIRN_DEMO_PACKAGES clang libcmocka-dev python3-pytest python3-cryptography python3-lz4
 	python3-xxhash scdoc gcc-aarch64-linux-gnu libc6-dev-arm64-cross g++ gdb git
-	libpython3.11-testsuite perl sqlite3 strace"
+	libpython3.11-testsuite perl sqlite3 strace valgrind"
 # The peers and the programs of the allocator's benchmarks.
 FIRN_BENCH_MALLOC_PACKAGES="$FIRN_BUILD_PACKAGES libjemalloc2 libmimalloc2.0 libtcmalloc-minimal4 gnuplot-nox
 	redis-server redis-tools python3 sqlite3 perl util-linux"

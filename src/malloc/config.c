@@ -204,13 +204,22 @@ static const char *set(const char *name, const char *value)
 	return "";
 }
 
+/* Valgrind puts libraries of its own into the program; it ends one that makes a process as the folder does. */
+static bool under_valgrind(const char *entry)
+{
+	return !strncmp(entry, "LD_PRELOAD=", 11) && strstr(entry, "vgpreload_");
+}
+
 void firn_config_read(char **environment)
 {
+	bool valgrind = false;
+
 	for (char **e = environment; e && *e; e++) {
 		char name[24];
 		const char *value, *allowed;
 		size_t n;
 
+		valgrind |= under_valgrind(*e);
 		if (strncmp(*e, PREFIX, sizeof(PREFIX) - 1))
 			continue;
 		value = strchr(*e, '=');
@@ -229,4 +238,6 @@ void firn_config_read(char **environment)
 		else
 			firn_say(PREFIX "%s: no such switch, ignored", name);
 	}
+	if (valgrind)
+		firn_config.fold = false;
 }
