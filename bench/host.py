@@ -2,6 +2,7 @@
 """What the benchmarks set up on the host and take down again: a swap file, a zram device, a memory
 cgroup, and the counters of the disk.  Every object undoes itself in close(), which may be called at any
 time and twice."""
+import csv
 import ctypes
 import fcntl
 import mmap
@@ -359,3 +360,15 @@ def machine(root, disk):
         "kernel": os.uname().release,
         "disk": f"{disk.name}, {'rotating' if disk.rotating else 'solid state'}, {disk.model}",
     }
+
+
+def save_csv(path, machine, records, first):
+    """Records (dicts), a line each, under what the machine was; the columns of @first come first."""
+    names = first + sorted({n for r in records for n in r} - set(first))
+    with path.open("w", newline="", encoding="utf-8") as f:
+        for key, value in machine.items():
+            f.write(f"# {key}: {value}\n")
+        out = csv.DictWriter(f, names, restval="", lineterminator="\n")
+        out.writeheader()
+        for r in records:
+            out.writerow({k: f"{v:.6g}" if isinstance(v, float) else v for k, v in r.items()})

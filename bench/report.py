@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: MIT
 """The tables that the benchmarks print, and the file they leave.  Ratios are taken within a round, then
 their median: absolute times drift, ratios of one round much less."""
-import csv
 import statistics
 
+import host
 from host import MIB
 
 # The two things that 'after firn thaw' may mean; both count from asking until the last page was touched.
@@ -193,12 +193,4 @@ class Results:
         table("What Firn has set itself (defaults, encryption on)", head, rows)
 
     def save(self, path, machine):
-        names = ["round", "peer", "order"]
-        names += sorted({n for r in self.records for n in r} - set(names))
-        with path.open("w", newline="", encoding="utf-8") as f:
-            for key, value in machine.items():
-                f.write(f"# {key}: {value}\n")
-            out = csv.DictWriter(f, names, restval="", lineterminator="\n")
-            out.writeheader()
-            for r in self.records:
-                out.writerow({k: f"{v:.6g}" if isinstance(v, float) else v for k, v in r.items()})
+        host.save_csv(path, machine, self.records, ["round", "peer", "order"])

@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: MIT
 """The tables, in Markdown, and results.csv.  Ratios are taken within a round, then their median: absolute times
 drift, ratios of one round much less."""
-import csv
 import math
 import statistics
 
+import host
 from allocators import TO_BEAT
 
 LIMITS = "limit"
@@ -232,12 +232,4 @@ class Results:
                       ["", "user", *heaps, *(f"pages folded, {h}" for h in heaps)], rows)]
 
     def save(self, path, machine):
-        names = ["section", "workload", "allocator", "user", "round"]
-        names += sorted({n for r in self.records for n in r} - set(names))
-        with path.open("w", newline="", encoding="utf-8") as f:
-            for key, value in machine.items():
-                f.write(f"# {key}: {value}\n")
-            out = csv.DictWriter(f, names, restval="", lineterminator="\n")
-            out.writeheader()
-            for r in self.records:
-                out.writerow({k: f"{v:.6g}" if isinstance(v, float) else v for k, v in r.items()})
+        host.save_csv(path, machine, self.records, ["section", "workload", "allocator", "user", "round"])

@@ -16,9 +16,6 @@
 #endif
 #define FIRN_PUBLIC __attribute__((visibility("default")))
 
-#define firn_likely(x) __builtin_expect(!!(x), 1)
-#define firn_unlikely(x) __builtin_expect(!!(x), 0)
-
 /* Out of line: everything but a hit in the thread's cache.  errno: ENOMEM with NULL, else kept. */
 void *firn_alloc_slow(size_t n);
 void firn_free_slow(void *p);

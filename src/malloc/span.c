@@ -15,7 +15,6 @@
 #include "malloc/os.h"
 #include "malloc/stats.h"
 
-#define firn_unlikely(x) __builtin_expect(!!(x), 0)
 #define PURGE_UNITS 2048u               /* looked at in one purge */
 #define PURGE_NS 400000u                /* and no longer than this */
 

@@ -15,6 +15,9 @@
 #include "malloc/class.h"
 #include "malloc/lock.h"
 
+#define firn_likely(x) __builtin_expect(!!(x), 1)
+#define firn_unlikely(x) __builtin_expect(!!(x), 0)
+
 #define FIRN_NO_UNIT UINT32_MAX
 #define FIRN_MASK_WORDS 64u             /* 16 pages x 256 slots of 16 bytes */
 
