@@ -57,17 +57,23 @@ def test_sixty_four_threads(tier, user):
     run("barrier-fold", tier, 2000, as_user(tier, user), 64)
 
 
+# One thing at a time: the program of each case.
+ALONE = {"pinned": "refuse", "locked": "refuse", "seccomp": "refuse", "traced": "refuse", "partner": "refuse", "limits": "refuse",
+         "killed": "faults", "older": "faults", "faults": "faults"}
+AMONG = {"hole": "faults", "signal": "threads", "flood": "threads", "futex": "threads", "vfork": "refuse", "descriptors": "threads",
+         "churn": "threads"}
+
+
 @pytest.mark.parametrize("tier,user", ROOT + USER)
-@pytest.mark.parametrize("case", ["pinned", "locked", "seccomp", "traced", "partner", "limits", "killed",
-                                  "older", "faults"])
+@pytest.mark.parametrize("case", ALONE)
 def test_alone_or_not(case, tier, user):
-    run("barrier-cases", case, tier, as_user(tier, user))
+    run(f"barrier-{ALONE[case]}", case, tier, as_user(tier, user))
 
 
 @pytest.mark.parametrize("tier,user", ROOT[1:] + USER[1:])
-@pytest.mark.parametrize("case", ["hole", "signal", "flood", "futex", "vfork", "descriptors", "churn"])
+@pytest.mark.parametrize("case", AMONG)
 def test_among_threads(case, tier, user):
-    run("barrier-cases", case, tier, as_user(tier, user))
+    run(f"barrier-{AMONG[case]}", case, tier, as_user(tier, user))
 
 
 def heap(tier, **switches):

@@ -6,18 +6,16 @@
  * pipes, UDP, and datagrams of AF_UNIX, whose loss an EFAULT would show.  Nothing may be lost and no call may
  * fail.  Exit 0: so it was; 2: this tier cannot be had here.
  */
-#include <arpa/inet.h>
-#include <netinet/in.h>
 #include <pthread.h>
 #include <sched.h>
 #include <signal.h>
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
 #include <sys/prctl.h>
-#include <sys/socket.h>
 #include <time.h>
 
 #include "barrier.h"
+#include "links.h"
 
 #define PAGES 4096u
 #define LATE_PAGES 2048u        /* the last of them: nothing is there until somebody writes */
@@ -152,13 +150,6 @@ static void *signaller(void *arg)
 	return NULL;
 }
 
-struct link {
-	const char *name;
-	int request[2];         /* [0] to read from, [1] to write to */
-	int answer[2];
-	bool own_epoll;         /* wait in epoll_wait before each read */
-};
-
 static void transfer(const char *what, const char *name, ssize_t r)
 {
 	if (r != SLOT)
@@ -212,30 +203,6 @@ static void *asker(void *arg)
 	return NULL;
 }
 
-static void udp_pair(int pair[2])
-{
-	struct sockaddr_in a = { .sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK) };
-	socklen_t len = sizeof(a);
-	/* A timeout makes an interrupted read return EINTR, whatever handler there is. */
-	struct timeval t = { 20, 0 };
-
-	pair[0] = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
-	pair[1] = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
-	CHECK(pair[0] >= 0 && pair[1] >= 0);
-	CHECK(bind(pair[0], (struct sockaddr *)&a, sizeof(a)) == 0);
-	CHECK(getsockname(pair[0], (struct sockaddr *)&a, &len) == 0);
-	CHECK(connect(pair[1], (struct sockaddr *)&a, sizeof(a)) == 0);
-	CHECK(setsockopt(pair[0], SOL_SOCKET, SO_RCVTIMEO, &t, sizeof(t)) == 0);
-}
-
-static void unix_pair(int pair[2])
-{
-	struct timeval t = { 20, 0 };
-
-	CHECK(socketpair(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0, pair) == 0);
-	CHECK(setsockopt(pair[0], SOL_SOCKET, SO_RCVTIMEO, &t, sizeof(t)) == 0);
-}
-
 static void become(int uid)
 {
 	if (!uid || getuid())
@@ -270,8 +237,9 @@ static int fold_alone(struct job *j, uint64_t want)
 int main(int argc, char **argv)
 {
 	struct job j = { .seed = 12345 };
-	struct link links[] = { { .name = "pipe" }, { .name = "UDP" }, { .name = "AF_UNIX", .own_epoll = true },
-				{ .name = "pipe2", .own_epoll = true } };
+	static const char *const names[] = { "pipe", "UDP", "AF_UNIX", "pipe2" };
+	void (*const pairs[])(int *) = { pipe_pair, udp_pair, unix_pair, pipe_pair };
+	struct link links[4];
 	uint64_t want = argc > 2 ? strtoull(argv[2], NULL, 10) : 1000;
 	int threads = argc > 4 ? atoi(argv[4]) : 0, begun = 0, busy = 0, n = 0, err = 0;
 	pthread_t t[600];
@@ -288,14 +256,8 @@ int main(int argc, char **argv)
 	}
 	shared = slot();
 	for (int i = 0; i < 4; i++) {
-		void (*make)(int *) = i == 1 ? udp_pair : i == 2 ? unix_pair : NULL;
-
-		if (make) {
-			make(links[i].request);
-			make(links[i].answer);
-		} else {
-			CHECK(pipe(links[i].request) == 0 && pipe(links[i].answer) == 0);
-		}
+		link_open(&links[i], names[i], pairs[i]);
+		links[i].own_epoll = i >= 2;
 		CHECK(pthread_create(&t[n++], NULL, echo, &links[i]) == 0);
 		CHECK(pthread_create(&t[n++], NULL, asker, &links[i]) == 0);
 		begun++;

@@ -8,11 +8,9 @@
  * be had.  Each sector of it says which one it is.
  * Exit 0: nothing was lost and no call failed; 2: nothing folds here.
  */
-#include <arpa/inet.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/aio_abi.h>
-#include <netinet/in.h>
 #include <pthread.h>
 #include <signal.h>
 #include <stdatomic.h>
@@ -23,7 +21,6 @@
 #include <string.h>
 #include <sys/epoll.h>
 #include <sys/prctl.h>
-#include <sys/socket.h>
 #include <sys/syscall.h>
 #include <sys/uio.h>
 #include <time.h>
@@ -45,6 +42,8 @@
 	if (!(x)) \
 		FAIL("%s", #x); \
 } while (0)
+
+#include "links.h"
 
 #define KEPT 2000               /* objects that a thread keeps for a while */
 #define OF 12                   /* of so many that it allocates */
@@ -156,11 +155,6 @@ static void *counter(void *arg)
 
 #define MESSAGE 64
 
-struct link {
-	const char *name;
-	int request[2], answer[2];
-};
-
 static void moved(const char *what, const char *name, ssize_t r)
 {
 	if (r != MESSAGE)
@@ -212,30 +206,6 @@ static void *asker(void *arg)
 	memset(bufs[0], 0, MESSAGE);
 	moved("write", l->name, write(l->request[1], bufs[0], MESSAGE));
 	return NULL;
-}
-
-static void udp_pair(int pair[2])
-{
-	struct sockaddr_in a = { .sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK) };
-	socklen_t len = sizeof(a);
-	struct timeval t = { 20, 0 };
-
-	pair[0] = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
-	pair[1] = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
-	CHECK(bind(pair[0], (struct sockaddr *)&a, sizeof(a)) == 0);
-	CHECK(getsockname(pair[0], (struct sockaddr *)&a, &len) == 0);
-	CHECK(connect(pair[1], (struct sockaddr *)&a, sizeof(a)) == 0);
-	CHECK(setsockopt(pair[0], SOL_SOCKET, SO_RCVTIMEO, &t, sizeof(t)) == 0);
-}
-
-static void unix_pair(int pair[2])
-{
-	CHECK(socketpair(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0, pair) == 0);
-}
-
-static void pipe_pair(int pair[2])
-{
-	CHECK(pipe(pair) == 0);
 }
 
 /* ---- devices write */
@@ -359,7 +329,8 @@ int main(int argc, char **argv)
 {
 	bool direct = argc > 1 && !strcmp(argv[1], "direct");
 	uint64_t want = argc > 2 ? strtoull(argv[2], NULL, 10) : 1000, before, now;
-	struct link links[] = { { .name = "pipe" }, { .name = "UDP" }, { .name = "AF_UNIX" } };
+	static const char *const names[] = { "pipe", "UDP", "AF_UNIX" };
+	struct link links[3];
 	void (*const pairs[])(int *) = { pipe_pair, udp_pair, unix_pair };
 	struct firn_malloc_stats s = { .size = sizeof(s) };
 	pthread_t t[32];
@@ -382,8 +353,7 @@ int main(int argc, char **argv)
 	for (uintptr_t i = 0; i < 2; i++)
 		CHECK(pthread_create(&t[n++], NULL, counter, NULL) == 0);
 	for (uintptr_t i = 0; i < 3 && !direct; i++) {
-		pairs[i](links[i].request);
-		pairs[i](links[i].answer);
+		link_open(&links[i], names[i], pairs[i]);
 		CHECK(pthread_create(&t[n++], NULL, echo, &links[i]) == 0);
 		CHECK(pthread_create(&t[n++], NULL, asker, &links[i]) == 0);
 	}
