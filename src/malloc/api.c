@@ -15,7 +15,6 @@
 static void *alloc_large(size_t n, size_t align, bool *ret_zero)
 {
 	struct firn_thread *t = &firn_thread;
-	struct firn_cache *cache = t->cache;
 	int saved = errno;
 	void *p;
 
@@ -23,13 +22,10 @@ static void *alloc_large(size_t n, size_t align, bool *ret_zero)
 	if (t->busy) {
 		p = firn_reserve_alloc(n, align);
 	} else {
-		t->busy = true;
-		t->cache = &firn_cache_closed;
-		atomic_signal_fence(memory_order_seq_cst);
+		struct firn_cache *cache = firn_thread_enter(t);
+
 		p = firn_large_alloc(n, align, ret_zero);
-		atomic_signal_fence(memory_order_seq_cst);
-		t->cache = cache;
-		t->busy = false;
+		firn_thread_leave(t, cache);
 		firn_fold_tick(false);
 	}
 	errno = p ? saved : ENOMEM;
@@ -57,20 +53,16 @@ void *firn_alloc_slow(size_t n)
 static bool free_large(void *p)
 {
 	struct firn_thread *t = &firn_thread;
-	struct firn_cache *cache = t->cache;
+	struct firn_cache *cache;
 	int saved = errno;
 	bool ok;
 
 	/* A signal handler that interrupted the allocator: the memory stays; it is rare and large enough to tell. */
 	if (t->busy)
 		return true;
-	t->busy = true;
-	t->cache = &firn_cache_closed;
-	atomic_signal_fence(memory_order_seq_cst);
+	cache = firn_thread_enter(t);
 	ok = firn_large_free(p);
-	atomic_signal_fence(memory_order_seq_cst);
-	t->cache = cache;
-	t->busy = false;
+	firn_thread_leave(t, cache);
 	errno = saved;
 	return ok;
 }
@@ -107,6 +99,8 @@ void firn_free_slow(void *p)
 
 size_t firn_usable(const void *p)
 {
+	struct firn_thread *t = &firn_thread;
+	struct firn_cache *cache;
 	size_t usable;
 
 	if (firn_heap_has(p)) {
@@ -117,14 +111,12 @@ size_t firn_usable(const void *p)
 	}
 	if (firn_reserve_has(p))
 		return firn_reserve_usable(p);
-	if (firn_thread.busy)
+	if (t->busy)
 		return firn_large_usable(p, false);
 	/* A lock is taken: a signal handler must not wait for it. */
-	firn_thread.busy = true;
-	atomic_signal_fence(memory_order_seq_cst);
+	cache = firn_thread_enter(t);
 	usable = firn_large_usable(p, true);
-	atomic_signal_fence(memory_order_seq_cst);
-	firn_thread.busy = false;
+	firn_thread_leave(t, cache);
 	return usable;
 }
 
@@ -190,9 +182,10 @@ void *firn_realloc(void *p, size_t n)
 	if (n <= usable && n >= usable - usable / 4)
 		return p;
 	if (usable > FIRN_SMALL_MAX && n > FIRN_SMALL_MAX && !firn_thread.busy) {
-		firn_thread.busy = true;
+		struct firn_cache *cache = firn_thread_enter(&firn_thread);
+
 		q = firn_large_resize(p, n);
-		firn_thread.busy = false;
+		firn_thread_leave(&firn_thread, cache);
 		if (q)
 			return q;
 	}

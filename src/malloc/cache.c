@@ -81,22 +81,6 @@ static void free_waiting(void)
 	}
 }
 
-static void enter(struct firn_thread *t)
-{
-	t->busy = true;
-	atomic_signal_fence(memory_order_seq_cst);
-	t->cache = &firn_cache_closed;
-	atomic_signal_fence(memory_order_seq_cst);
-}
-
-static void leave(struct firn_thread *t, struct firn_cache *cache)
-{
-	atomic_signal_fence(memory_order_seq_cst);
-	t->cache = cache;
-	atomic_signal_fence(memory_order_seq_cst);
-	t->busy = false;
-}
-
 static struct firn_cache *new_cache(void)
 {
 	struct firn_cache *cache;
@@ -152,19 +136,19 @@ static void flush_all(struct firn_cache *cache, bool unused_only)
 static void thread_ends(void *arg)
 {
 	struct firn_thread *t = &firn_thread;
-	struct firn_cache *cache = t->cache;
+	struct firn_cache *cache;
 
 	(void)arg;
-	if (cache == &firn_cache_closed)
+	if (t->cache == &firn_cache_closed)
 		return;
-	enter(t);
+	cache = firn_thread_enter(t);
 	t->dying = true;
 	flush_all(cache, false);
 	firn_lock_take(&lock);
 	cache->next = waiting;
 	waiting = cache;
 	firn_lock_drop(&lock);
-	leave(t, &firn_cache_closed);
+	firn_thread_leave(t, &firn_cache_closed);
 }
 
 int firn_cache_open(void)
@@ -251,7 +235,7 @@ static void reverse(void **slots, unsigned int n)
 void *firn_cache_alloc(unsigned int c)
 {
 	struct firn_thread *t = &firn_thread;
-	struct firn_cache *before = t->cache, *cache;
+	struct firn_cache *before, *cache;
 	int saved = errno;
 	void *p = NULL;
 
@@ -261,7 +245,7 @@ void *firn_cache_alloc(unsigned int c)
 			errno = ENOMEM;
 		return p;
 	}
-	enter(t);
+	before = firn_thread_enter(t);
 	cache = own(t, before);
 	look_around(cache);
 	if (cache) {
@@ -289,7 +273,7 @@ void *firn_cache_alloc(unsigned int c)
 		/* The heap is hemmed in, or memory is out: perhaps there is room elsewhere. */
 		p = firn_large_alloc(firn_classes[c].size, firn_classes[c].size & -firn_classes[c].size, &zero);
 	}
-	leave(t, cache ? cache : &firn_cache_closed);
+	firn_thread_leave(t, cache ? cache : &firn_cache_closed);
 	if (cache)
 		firn_fold_tick(false);
 	errno = p ? saved : ENOMEM;
@@ -299,14 +283,14 @@ void *firn_cache_alloc(unsigned int c)
 void firn_cache_free(unsigned int c, void *p)
 {
 	struct firn_thread *t = &firn_thread;
-	struct firn_cache *before = t->cache, *cache;
+	struct firn_cache *before, *cache;
 	int saved = errno;
 
 	if (t->busy) {
 		firn_reserve_free_later(p);
 		return;
 	}
-	enter(t);
+	before = firn_thread_enter(t);
 	/* What a thread frees before it allocates was another one's, which may well use the rest of its cache line:
 	 * it is not kept for this one.  One that goes on so gets a cache for the sake of speed. */
 	if (before == &firn_cache_closed && t->early < EARLY_FREES) {
@@ -332,7 +316,7 @@ void firn_cache_free(unsigned int c, void *p)
 		else
 			firn_span_flush(c, &p, 1);
 	}
-	leave(t, cache ? cache : &firn_cache_closed);
+	firn_thread_leave(t, cache ? cache : &firn_cache_closed);
 	if (cache)
 		firn_fold_tick(false);
 	errno = saved;
@@ -341,13 +325,13 @@ void firn_cache_free(unsigned int c, void *p)
 void firn_cache_flush(void)
 {
 	struct firn_thread *t = &firn_thread;
-	struct firn_cache *cache = t->cache;
+	struct firn_cache *cache;
 
-	if (t->busy || cache == &firn_cache_closed)
+	if (t->busy || t->cache == &firn_cache_closed)
 		return;
-	enter(t);
+	cache = firn_thread_enter(t);
 	look_around(cache);
 	flush_all(cache, false);
 	firn_depot_drain();
-	leave(t, cache);
+	firn_thread_leave(t, cache);
 }

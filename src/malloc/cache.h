@@ -6,6 +6,8 @@
 #ifndef FIRN_MALLOC_CACHE_H
 #define FIRN_MALLOC_CACHE_H
 
+#include <stdatomic.h>
+
 #include "malloc/class.h"
 
 struct firn_cache_bin {
@@ -32,6 +34,32 @@ struct firn_thread {
 
 extern struct firn_cache firn_cache_closed;
 extern __thread struct firn_thread firn_thread __attribute__((tls_model("initial-exec")));
+
+/*
+ * Keep signal handlers of the calling thread @t out of the allocator: from enter to leave they find it busy, and its
+ * cache closed.  Not to be nested: who finds t->busy goes another way (the reserve, below).  Enter returns the cache
+ * that the thread has; leave opens that one, or another.  It is read when no handler can come in between any more:
+ * one that came before may have opened it.
+ */
+static inline struct firn_cache *firn_thread_enter(struct firn_thread *t)
+{
+	struct firn_cache *cache;
+
+	t->busy = true;
+	atomic_signal_fence(memory_order_seq_cst);
+	cache = t->cache;
+	t->cache = &firn_cache_closed;
+	atomic_signal_fence(memory_order_seq_cst);
+	return cache;
+}
+
+static inline void firn_thread_leave(struct firn_thread *t, struct firn_cache *cache)
+{
+	atomic_signal_fence(memory_order_seq_cst);
+	t->cache = cache;
+	atomic_signal_fence(memory_order_seq_cst);
+	t->busy = false;
+}
 
 /* Passes of the folder: a thread gives back what it cached before, when it comes by. */
 extern _Atomic uint32_t firn_cache_epoch;

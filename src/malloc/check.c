@@ -113,37 +113,16 @@ static unsigned int check_span(struct firn_span *s, unsigned int c, bool quiet)
 	return 0;
 }
 
-/* Whatever holds a lock here must not be asked for memory by a signal handler of its own thread. */
-struct guard {
-	struct firn_cache *cache;
-};
-
-static void enter(struct guard *g)
-{
-	g->cache = firn_thread.cache;
-	firn_thread.busy = true;
-	atomic_signal_fence(memory_order_seq_cst);
-	firn_thread.cache = &firn_cache_closed;
-	atomic_signal_fence(memory_order_seq_cst);
-}
-
-static void leave(const struct guard *g)
-{
-	atomic_signal_fence(memory_order_seq_cst);
-	firn_thread.cache = g->cache;
-	atomic_signal_fence(memory_order_seq_cst);
-	firn_thread.busy = false;
-}
-
 unsigned int firn_check_span(uint32_t unit, bool quiet)
 {
 	unsigned int c = __atomic_load_n(&firn_heap.kinds[unit], __ATOMIC_ACQUIRE) & ~FIRN_KIND_SLOW, number = 0;
 	struct firn_span *s = firn_span_of(unit);
-	struct guard g;
+	struct firn_cache *cache;
 
 	if (c == FIRN_CLASS_NONE || c >= FIRN_CLASSES)
 		return 0;
-	enter(&g);
+	/* A signal handler that allocates must not wait for a lock that its own thread holds. */
+	cache = firn_thread_enter(&firn_thread);
 	firn_lock_take(&firn_bins[c].lock);
 	/* Else it has become something else meanwhile. */
 	if (s->class == c && (quiet || (__atomic_load_n(&firn_heap.kinds[unit], __ATOMIC_ACQUIRE) & ~FIRN_KIND_SLOW) == c))
@@ -151,7 +130,7 @@ unsigned int firn_check_span(uint32_t unit, bool quiet)
 	else if (quiet)
 		number = broken(1, c, unit);
 	firn_lock_drop(&firn_bins[c].lock);
-	leave(&g);
+	firn_thread_leave(&firn_thread, cache);
 	return number;
 }
 
@@ -201,9 +180,9 @@ unsigned int firn_check_bin(unsigned int c, bool quiet)
 	uint32_t listed = 0, in_list = 0, spans = 0, units;
 	int64_t used = 0;
 	unsigned int number;
-	struct guard g;
+	struct firn_cache *cache;
 
-	enter(&g);
+	cache = firn_thread_enter(&firn_thread);
 	firn_lock_take(&bin->lock);
 	units = __atomic_load_n(&firn_heap.units, __ATOMIC_ACQUIRE);
 	number = check_lists(c, &listed);
@@ -231,7 +210,7 @@ unsigned int firn_check_bin(unsigned int c, bool quiet)
 	for (uint32_t i = 0; i < bin->stored && !number; i++)
 		number = check_cached(bin->depot[i], c);
 	firn_lock_drop(&bin->lock);
-	leave(&g);
+	firn_thread_leave(&firn_thread, cache);
 	return number;
 }
 
@@ -299,9 +278,9 @@ unsigned int firn_check_heap(bool quiet)
 {
 	struct firn_heap *h = &firn_heap;
 	unsigned int number = 0;
-	struct guard g;
+	struct firn_cache *cache;
 
-	enter(&g);
+	cache = firn_thread_enter(&firn_thread);
 	firn_lock_take(&h->lock);
 	for (uint32_t u = 0, n; u < h->units && !number; u += n) {
 		unsigned int kind = __atomic_load_n(&h->kinds[u], __ATOMIC_ACQUIRE);
@@ -317,7 +296,7 @@ unsigned int firn_check_heap(bool quiet)
 			number = broken(1, kind, u);
 	}
 	firn_lock_drop(&h->lock);
-	leave(&g);
+	firn_thread_leave(&firn_thread, cache);
 	if (!number && !firn_huge_sound())
 		number = broken(20, 0, FIRN_NO_UNIT);
 	return number;
@@ -379,11 +358,11 @@ unsigned int firn_check_frames(void)
 {
 	struct frame *frames;
 	unsigned int number;
-	struct guard g;
+	struct firn_cache *cache;
 
 	if (!firn_counted(&firn_counters.folded_pages))
 		return 0;
-	enter(&g);
+	cache = firn_thread_enter(&firn_thread);
 	firn_lock_take(&firn_pass_lock);
 	frames = firn_os.mmap(NULL, FRAMES_MAX * sizeof(*frames), PROT_READ | PROT_WRITE,
 			      MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
@@ -391,7 +370,7 @@ unsigned int firn_check_frames(void)
 	if (!firn_os_failed(frames))
 		firn_os.munmap(frames, FRAMES_MAX * sizeof(*frames));
 	firn_lock_drop(&firn_pass_lock);
-	leave(&g);
+	firn_thread_leave(&firn_thread, cache);
 	return number;
 }
 

@@ -229,16 +229,10 @@ void firn_door_free_sized(void *p, size_t n)
 
 static bool resize_large(void *p, size_t total)
 {
-	struct firn_cache *cache = firn_thread.cache;
-	bool ok;
+	struct firn_cache *cache = firn_thread_enter(&firn_thread);
+	bool ok = firn_large_resize(p, total) == p;
 
-	firn_thread.busy = true;
-	atomic_signal_fence(memory_order_seq_cst);
-	firn_thread.cache = &firn_cache_closed;
-	ok = firn_large_resize(p, total) == p;
-	firn_thread.cache = cache;
-	atomic_signal_fence(memory_order_seq_cst);
-	firn_thread.busy = false;
+	firn_thread_leave(&firn_thread, cache);
 	return ok;
 }
 
