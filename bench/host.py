@@ -1,16 +1,11 @@
 # SPDX-License-Identifier: MIT
-"""What the benchmarks set up on the host and take down again: a swap file, a zram device, a memory
-cgroup, and the counters of the disk.  Every object undoes itself in close(), which may be called at any
-time and twice."""
-import csv
+"""What the benchmarks need of the host: a memory cgroup, the counters of the disk, memory of processes.  Every
+object undoes itself in close(), which may be called at any time and twice."""
 import ctypes
 import fcntl
 import mmap
 import os
 import pathlib
-import re
-import shutil
-import signal
 import struct
 import subprocess
 import time
@@ -18,7 +13,6 @@ import time
 MIB = 1 << 20
 MADV_WILLNEED, MADV_PAGEOUT = 3, 21
 SYS_PROCESS_MADVISE = 440
-SWAP_PRIORITY = "32767"         # above any swap the host has
 
 libc = ctypes.CDLL(None, use_errno=True)
 
@@ -83,92 +77,6 @@ def process_madvise(pid, ranges, advice):
                 address += done
     finally:
         os.close(pidfd)
-
-
-class Swap:
-    """A swap area that is on only while it is measured."""
-    where = None
-
-    def on(self):
-        tool("swapon", "-p", SWAP_PRIORITY, str(self.where))
-
-    def is_on(self):
-        return any(line.split()[0] == str(self.where) for line in read("/proc/swaps").splitlines()[1:])
-
-    def off(self):
-        if self.where and self.is_on():
-            tool("swapoff", str(self.where))
-
-    def held(self):
-        """Bytes of RAM that the area itself takes."""
-        return 0
-
-
-class SwapFile(Swap):
-    def __init__(self, directory, size):
-        self.where = directory / "swap"
-        fd = os.open(self.where, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600)
-        os.close(fd)
-        subprocess.run(["chattr", "+C", str(self.where)], capture_output=True, check=False)  # btrfs
-        with open(self.where, "r+b") as f:
-            os.posix_fallocate(f.fileno(), 0, size)
-        tool("mkswap", str(self.where))
-        self.on()               # so that a file system without swap files is known at once
-        self.off()
-
-    def close(self):
-        self.off()
-        self.where.unlink(missing_ok=True)
-
-
-class Zram(Swap):
-    """The first zram device if nobody uses it, else one of our own."""
-
-    def __init__(self, directory, size):
-        self.block = self.added = None
-        self.mark = directory / "zram"
-        control = pathlib.Path("/sys/class/zram-control")
-        if not control.exists():
-            subprocess.run(["modprobe", "zram"], capture_output=True, check=False)
-        if not control.exists():
-            raise Trouble("the kernel has no zram")
-        first = pathlib.Path("/sys/block/zram0")
-        if not first.exists() or int(read(first / "disksize")):
-            self.added = int(read(control / "hot_add"))
-            first = pathlib.Path(f"/sys/block/zram{self.added}")
-        self.block = first
-        self.mark.write_text(f"{first.name} {'' if self.added is None else self.added}\n")
-        try:
-            write(first / "comp_algorithm", "lz4")
-            write(first / "disksize", str(size))
-            self.where = pathlib.Path("/dev") / first.name
-            tool("mkswap", str(self.where))
-        except (OSError, Trouble) as e:
-            self.close()
-            raise Trouble(f"zram: {e}") from e
-
-    def held(self):
-        return int(read(self.block / "mm_stat").split()[2])
-
-    def close(self):
-        if not self.block:
-            return
-        self.off()
-        write(self.block / "reset", "1")
-        if self.added is not None:
-            write("/sys/class/zram-control/hot_remove", str(self.added))
-        self.mark.unlink(missing_ok=True)
-        self.block = None
-
-    @classmethod
-    def stale(cls, mark):
-        """The device that a benchmark which was killed left behind."""
-        name, *added = mark.read_text().split()
-        zram = cls.__new__(cls)
-        zram.mark = mark
-        zram.block, zram.where = pathlib.Path("/sys/block") / name, pathlib.Path("/dev") / name
-        zram.added = int(added[0]) if added else None
-        return zram
 
 
 class MemoryCgroup:
@@ -311,27 +219,6 @@ def agent_pids(runtime):
     return found
 
 
-def sweep_stale(*parents):
-    """What a benchmark that was killed outright left behind: swap areas off, devices reset, files away."""
-    for path in (p for parent in parents for p in parent.glob("firn-bench-*-*")):
-        found = re.fullmatch(r"firn-bench-(\d+)-\w+", path.name)
-        if not found or os.path.exists(f"/proc/{found[1]}"):
-            continue
-        if any(line.split()[0] == str(path / "swap") for line in read("/proc/swaps").splitlines()[1:]):
-            tool("swapoff", str(path / "swap"))
-        if (path / "zram").exists():
-            Zram.stale(path / "zram").close()
-        for pid, started in agent_pids(path):
-            if start_time(pid) == started:
-                os.kill(pid, signal.SIGKILL)
-        shutil.rmtree(path, ignore_errors=True)
-        for group in pathlib.Path("/sys/fs/cgroup").glob(f"**/firn-bench-{found[1]}"):
-            try:
-                group.rmdir()
-            except OSError:
-                pass            # its victim lives on, or it has gone by itself
-
-
 def die_with_parent():
     """In a child, before exec: it is killed when the benchmark is."""
     libc.prctl(1, 9)
@@ -360,15 +247,3 @@ def machine(root, disk):
         "kernel": os.uname().release,
         "disk": f"{disk.name}, {'rotating' if disk.rotating else 'solid state'}, {disk.model}",
     }
-
-
-def save_csv(path, machine, records, first):
-    """Records (dicts), a line each, under what the machine was; the columns of @first come first."""
-    names = first + sorted({n for r in records for n in r} - set(first))
-    with path.open("w", newline="", encoding="utf-8") as f:
-        for key, value in machine.items():
-            f.write(f"# {key}: {value}\n")
-        out = csv.DictWriter(f, names, restval="", lineterminator="\n")
-        out.writeheader()
-        for r in records:
-            out.writerow({k: f"{v:.6g}" if isinstance(v, float) else v for k, v in r.items()})

@@ -3,7 +3,7 @@
 their median: absolute times drift, ratios of one round much less."""
 import statistics
 
-import host
+import figures
 from host import MIB
 
 # The two things that 'after firn thaw' may mean; both count from asking until the last page was touched.
@@ -193,4 +193,4 @@ class Results:
         table("What Firn has set itself (defaults, encryption on)", head, rows)
 
     def save(self, path, machine):
-        host.save_csv(path, machine, self.records, ["round", "peer", "order"])
+        figures.save_csv(path, machine, self.records, ["round", "peer", "order"])

@@ -1,12 +1,12 @@
 # SPDX-License-Identifier: MIT
 """Memory held some seconds after the last insert, in heaps left in tatters; memory over time; what folding cost."""
 import re
-import shutil
 import subprocess
 import time
 
 import host
 import meter
+import plots
 import throughput
 from host import MIB, Trouble
 
@@ -137,20 +137,10 @@ def plot(where, workload, curves, note):
         f.write(f"# {note}\nallocator,seconds,mib\n")
         for name, curve in curves.items():
             f.writelines(f"{name},{at},{mib}\n" for at, mib in curve)
-    if not shutil.which("gnuplot"):
-        return
-    script = [
-        "set terminal svg size 900,500 font 'sans-serif,12' background 'white'",
-        f"set output '{where / f'memory-{workload}.svg'}'",
-        f"set title '{workload}: memory held (anonymous and shmem, by cgroup)'",
-        "set xlabel 'seconds'", "set ylabel 'MiB'", "set yrange [0:]", "set grid", "set key outside right noenhanced",
-    ]
-    lines = []
-    for i, (name, curve) in enumerate(curves.items()):
-        script += [f"$d{i} << EOD", *(f"{at} {mib}" for at, mib in curve), "EOD"]
-        style = "lw 3 lc rgb '#c02020'" if name == "firn" else "lw 1.5"
-        if name == "firn-nofold":
-            style = "lw 2 dt 2 lc rgb '#c02020'"
-        lines.append(f"$d{i} using 1:2 with lines {style} title '{name}'")
-    script.append("plot " + ", ".join(lines))
-    subprocess.run(["gnuplot"], input="\n".join(script), text=True, check=True, timeout=60)
+    styles = {"firn": f"lw 3 lc rgb '{plots.FIRN}'", "firn-nofold": f"lw 2 dt 2 lc rgb '{plots.FIRN}'"}
+    plots.draw(
+        where / f"memory-{workload}.svg",
+        [f"set title '{workload}: memory held (anonymous and shmem, by cgroup)'", "set xlabel 'seconds'",
+         "set ylabel 'MiB'", "set yrange [0:]"],
+        {f"d{i}": [f"{at} {mib}" for at, mib in curve] for i, curve in enumerate(curves.values())},
+        [f"$d{i} using 1:2 with lines {styles.get(name, 'lw 1.5')} title '{name}'" for i, name in enumerate(curves)])

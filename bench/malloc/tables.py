@@ -1,46 +1,10 @@
 # SPDX-License-Identifier: MIT
 """The tables, in Markdown, and results.csv.  Ratios are taken within a round, then their median: absolute times
 drift, ratios of one round much less."""
-import math
 import statistics
 
-import host
 from allocators import TO_BEAT
-
-LIMITS = "limit"
-
-
-def number(x):
-    if x is None:
-        return "–"
-    if x == 0 or abs(x) >= 100:
-        return f"{x:.0f}"
-    if abs(x) >= 10:
-        return f"{x:.1f}"
-    return f"{x:.2f}" if abs(x) >= 0.095 else f"{x:.3f}"
-
-
-def ratio(x):
-    return "–" if x is None else f"{x:.2f}"
-
-
-def median(values):
-    values = [v for v in values if v is not None]
-    return statistics.median(values) if values else None
-
-
-def geometric_mean(values):
-    values = [v for v in values if v]
-    return math.exp(sum(map(math.log, values)) / len(values)) if values else None
-
-
-def table(title, head, rows, note=""):
-    lines = [f"### {title}", ""]
-    if note:
-        lines += [note, ""]
-    lines += ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
-    lines += ["| " + " | ".join(row) + " |" for row in rows]
-    return "\n".join(lines) + "\n"
+from figures import geometric_mean, median, number, ratio, save_csv, table
 
 
 class Results:
@@ -232,4 +196,4 @@ class Results:
                       ["", "user", *heaps, *(f"pages folded, {h}" for h in heaps)], rows)]
 
     def save(self, path, machine):
-        host.save_csv(path, machine, self.records, ["section", "workload", "allocator", "user", "round"])
+        save_csv(path, machine, self.records, ["section", "workload", "allocator", "user", "round"])
