@@ -15,7 +15,7 @@ struct firn_taddr {
 };
 
 /* A half-open interval of a target's addresses, page aligned. */
-struct firn_span {
+struct firn_range {
 	uint64_t start;
 	uint64_t end;
 };

@@ -35,7 +35,7 @@ static void follow_mappings(struct firn_link *child, pid_t parent)
 	if (firn_vmas_open(&v, firn_proc_live_thread(parent), true))
 		return;
 	while (firn_vmas_next(&v, &m) > 0) {
-		struct firn_span span = { m.start, m.end };
+		struct firn_range span = { m.start, m.end };
 
 		if (m.uffd)
 			firn_link_grown(child, span);
@@ -120,7 +120,7 @@ fail:
  * kernel knows what our userfaultfd watches: an address there that no link claims never held anything
  * that we evicted, since every move and removal is reported.
  */
-static int grown(struct firn_armed *a, uint64_t address, struct firn_span *ret)
+static int grown(struct firn_armed *a, uint64_t address, struct firn_range *ret)
 {
 	struct firn_target *t = a->owner;
 	struct firn_vmas v;

@@ -23,7 +23,7 @@ struct firn_stretch {
 /* A mapping from which something is evicted.  It is watched whole: were it watched in part, it would be
  * two mappings, and the target's next mremap across both would fail. */
 struct firn_mapping {
-	struct firn_span span;
+	struct firn_range span;
 	bool watched;
 };
 

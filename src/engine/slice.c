@@ -201,7 +201,7 @@ static int arm(struct firn_eviction *j, const struct firn_slice *s)
 		first++;                /* the slice before began it */
 	for (int pass = 0; pass < 2 && !err; pass++) {
 		for (uint32_t n = first; n <= last && !err;) {
-			struct firn_span span = j->mappings[n].span;
+			struct firn_range span = j->mappings[n].span;
 
 			j->mappings[n++].watched = true;
 			while (n <= last && j->mappings[n].span.start == span.end) {
@@ -218,7 +218,7 @@ static int arm(struct firn_eviction *j, const struct firn_slice *s)
 
 static int drop(struct firn_eviction *j, const struct firn_slice *s)
 {
-	struct firn_span spans[64];
+	struct firn_range spans[64];
 	uint32_t k = 0;
 	int err;
 

@@ -215,7 +215,7 @@ static int bring_back(struct stream *s)
 static void unwatch(struct firn_target *t)
 {
 	struct firn_armed *a = &t->armed;
-	struct firn_span known = { 0, 0 }, joined = { 0, 0 };
+	struct firn_range known = { 0, 0 }, joined = { 0, 0 };
 	struct firn_vmas v;
 	struct firn_vma m;
 	uint32_t n = 0;
@@ -229,7 +229,7 @@ static void unwatch(struct firn_target *t)
 	}
 	pthread_rwlock_rdlock(&a->layout);
 	while (firn_vmas_next(&v, &m) > 0) {
-		struct firn_span span = { m.start, m.end };
+		struct firn_range span = { m.start, m.end };
 
 		if (m.why != FIRN_VMA_OK)
 			continue;

@@ -207,7 +207,7 @@ static bool is_kept(const struct firn_eviction *j, uint64_t address)
 }
 
 /* Evict the page at @address of mapping @m too.  What the tables cannot take stays in memory. */
-static void add_page(struct firn_eviction *j, uint64_t address, struct firn_span m)
+static void add_page(struct firn_eviction *j, uint64_t address, struct firn_range m)
 {
 	struct firn_mapping *at = j->nmappings ? &j->mappings[j->nmappings - 1] : NULL;
 	struct firn_stretch *last = j->nstretches ? &j->stretches[j->nstretches - 1] : NULL;
@@ -231,10 +231,10 @@ static void add_page(struct firn_eviction *j, uint64_t address, struct firn_span
 	j->total_pages++;
 }
 
-static int walk_mapping(struct firn_eviction *j, struct firn_span m)
+static int walk_mapping(struct firn_eviction *j, struct firn_range m)
 {
 	uint64_t words[512], page = j->en->page_size;
-	struct firn_span run;
+	struct firn_range run;
 	int r;
 
 	for (uint64_t at = m.start; (r = firn_pagemap_next(&j->pagemap, m, at, &run)) > 0; at = run.end) {
@@ -280,7 +280,7 @@ int firn_walk(struct firn_eviction *j)
 	if (r)
 		return r;
 	while (!err && (r = firn_vmas_next(&v, &m)) > 0) {
-		struct firn_span span = { m.start, m.end };
+		struct firn_range span = { m.start, m.end };
 
 		if (m.why == FIRN_VMA_OK && m.anon_bytes && m.start != j->t->image->inject.scratch)
 			err = walk_mapping(j, span);

@@ -25,7 +25,7 @@ struct firn_link_table {
 	uint32_t all_runs, all_watched;     /* with those not yet published */
 	uint32_t nowed, pad32;
 	uint64_t pad[4];
-	/* struct firn_run runs[max_runs]; struct firn_span watched[max_runs]; struct firn_run owed[max_runs]; */
+	/* struct firn_run runs[max_runs]; struct firn_range watched[max_runs]; struct firn_run owed[max_runs]; */
 };
 
 struct firn_link_memory {
@@ -42,9 +42,9 @@ static struct firn_run *runs_of(const struct firn_link *l, const struct firn_lin
 	return (struct firn_run *)(void *)((char *)(uintptr_t)t + sizeof(*t));
 }
 
-static struct firn_span *watched_of(const struct firn_link *l, const struct firn_link_table *t)
+static struct firn_range *watched_of(const struct firn_link *l, const struct firn_link_table *t)
 {
-	return (struct firn_span *)(void *)(runs_of(l, t) + l->m->max_runs);
+	return (struct firn_range *)(void *)(runs_of(l, t) + l->m->max_runs);
 }
 
 static struct firn_run *owed_of(const struct firn_link *l, const struct firn_link_table *t)
@@ -55,7 +55,7 @@ static struct firn_run *owed_of(const struct firn_link *l, const struct firn_lin
 static size_t table_bytes(uint32_t max_runs)
 {
 	return sizeof(struct firn_link_table) +
-	       max_runs * (2 * sizeof(struct firn_run) + sizeof(struct firn_span));
+	       max_runs * (2 * sizeof(struct firn_run) + sizeof(struct firn_range));
 }
 
 static size_t tables_at(uint32_t max_links)
@@ -145,10 +145,10 @@ uint32_t *firn_link_slots(struct firn_link *l, uint32_t first)
 	return l->links + first;
 }
 
-int firn_link_add_watched(struct firn_link *l, struct firn_span span)
+int firn_link_add_watched(struct firn_link *l, struct firn_range span)
 {
 	struct firn_link_table *t = l->tables[l->m->active];
-	struct firn_span *w = watched_of(l, t);
+	struct firn_range *w = watched_of(l, t);
 
 	if (t->all_watched && w[t->all_watched - 1].end >= span.start) {
 		w[t->all_watched - 1].end = firn_max_u64(w[t->all_watched - 1].end, span.end);
@@ -199,7 +199,7 @@ static uint32_t run_from(const struct firn_link *l, const struct firn_link_table
 
 static uint32_t watched_from(const struct firn_link *l, const struct firn_link_table *t, uint64_t address)
 {
-	const struct firn_span *w = watched_of(l, t);
+	const struct firn_range *w = watched_of(l, t);
 	uint32_t lo = 0, hi = __atomic_load_n(&t->nwatched, __ATOMIC_ACQUIRE);
 
 	while (lo < hi) {
@@ -251,7 +251,7 @@ bool firn_link_run(const struct firn_link *l, uint32_t n, struct firn_run *ret)
 	return ret->first <= l->m->nlinks && ret->npages <= l->m->nlinks - ret->first;
 }
 
-bool firn_link_watched(const struct firn_link *l, uint32_t n, struct firn_span *ret)
+bool firn_link_watched(const struct firn_link *l, uint32_t n, struct firn_range *ret)
 {
 	const struct firn_link_table *t = active(l);
 
@@ -288,7 +288,7 @@ void firn_link_count(const struct firn_link *l, struct firn_link_counts *ret)
 
 /* --- Layout changes ------------------------------------------------------------------------------ */
 
-void firn_link_removed(struct firn_link *l, struct firn_span span)
+void firn_link_removed(struct firn_link *l, struct firn_range span)
 {
 	const struct firn_link_table *t = active(l);
 
@@ -344,7 +344,7 @@ static void emit_run(struct edit *e, const struct firn_run *r)
 
 static void emit_watched(struct edit *e, uint64_t start, uint64_t end)
 {
-	struct firn_span *w = watched_of(e->l, e->to);
+	struct firn_range *w = watched_of(e->l, e->to);
 
 	if (start >= end)
 		return;
@@ -370,7 +370,7 @@ static void emit_owed(struct edit *e, const struct firn_run *r)
  * The first stretch of @cut, from @at on, that is owed and leaves with it; *@ret_entry: the oldest entry that
  * it belongs to.  False where there is none.
  */
-static bool next_owed(const struct edit *e, const struct firn_link_table *from, uint64_t at, struct firn_span cut,
+static bool next_owed(const struct edit *e, const struct firn_link_table *from, uint64_t at, struct firn_range cut,
 		      struct firn_run *ret, uint32_t *ret_entry)
 {
 	const struct firn_run *owed = owed_of(e->l, from);
@@ -400,7 +400,7 @@ static void emit_clipped(struct edit *e, const struct firn_run *r, uint64_t star
 
 /* Copy what of @r does not leave with @cut: in there, what is owed has left before, and @r has come since. */
 static void copy_staying(struct edit *e, const struct firn_link_table *from, const struct firn_run *r,
-			 struct firn_span cut)
+			 struct firn_range cut)
 {
 	struct firn_run owed;
 	uint32_t entry;
@@ -412,8 +412,8 @@ static void copy_staying(struct edit *e, const struct firn_link_table *from, con
 }
 
 /* Copy the runs of @from that lie outside @gone and do not leave with @cut; with @only_missing, those needed. */
-static void copy_runs(struct edit *e, const struct firn_link_table *from, struct firn_span cut,
-		      struct firn_span gone, bool only_missing)
+static void copy_runs(struct edit *e, const struct firn_link_table *from, struct firn_range cut,
+		      struct firn_range gone, bool only_missing)
 {
 	const struct firn_run *r = runs_of(e->l, from);
 
@@ -430,7 +430,7 @@ static void copy_runs(struct edit *e, const struct firn_link_table *from, struct
 }
 
 /* Copy what is owed.  In @cut the oldest has told its leave, or its move alone. */
-static void copy_owed(struct edit *e, const struct firn_link_table *from, struct firn_span cut)
+static void copy_owed(struct edit *e, const struct firn_link_table *from, struct firn_range cut)
 {
 	const struct firn_run *owed = owed_of(e->l, from);
 
@@ -455,10 +455,10 @@ static void copy_owed(struct edit *e, const struct firn_link_table *from, struct
 }
 
 /* What is known to be in @span has left it, as something else has come. */
-static void displace(struct edit *e, const struct firn_link_table *from, struct firn_span span)
+static void displace(struct edit *e, const struct firn_link_table *from, struct firn_range span)
 {
 	const struct firn_run *r = runs_of(e->l, from);
-	const struct firn_span *w = watched_of(e->l, from);
+	const struct firn_range *w = watched_of(e->l, from);
 
 	for (uint32_t n = watched_from(e->l, from, span.start); n < from->nwatched && w[n].start < span.end; n++) {
 		uint64_t at = firn_max_u64(w[n].start, span.start), end = firn_min_u64(w[n].end, span.end);
@@ -500,7 +500,7 @@ static void sort_tail(struct edit *e, uint32_t tail)
 }
 
 /* The next watched stretch, and before it, or with it, what of @add belongs there. */
-static void emit_between(struct edit *e, struct firn_span *add, uint64_t start, uint64_t end)
+static void emit_between(struct edit *e, struct firn_range *add, uint64_t start, uint64_t end)
 {
 	if (start >= end)
 		return;
@@ -518,10 +518,10 @@ static void emit_between(struct edit *e, struct firn_span *add, uint64_t start, 
 }
 
 /* Watched spans less what leaves with @cut, plus @add, in order. */
-static void copy_watched(struct edit *e, const struct firn_link_table *from, struct firn_span cut,
-			 struct firn_span add)
+static void copy_watched(struct edit *e, const struct firn_link_table *from, struct firn_range cut,
+			 struct firn_range add)
 {
-	const struct firn_span *w = watched_of(e->l, from);
+	const struct firn_range *w = watched_of(e->l, from);
 	struct firn_run owed;
 	uint32_t entry;
 
@@ -553,10 +553,10 @@ static void commit(struct edit *e, uint64_t next_seq)
 	__atomic_store_n(&e->l->m->active, !e->l->m->active, __ATOMIC_SEQ_CST);
 }
 
-static const struct firn_span nothing = { UINT64_MAX, UINT64_MAX };
-static const struct firn_span no_span = { 0, 0 };
+static const struct firn_range nothing = { UINT64_MAX, UINT64_MAX };
+static const struct firn_range no_span = { 0, 0 };
 
-static bool touches_runs(const struct firn_link *l, struct firn_span s)
+static bool touches_runs(const struct firn_link *l, struct firn_range s)
 {
 	const struct firn_link_table *t = active(l);
 	uint32_t n = run_from(l, t, s.start);
@@ -564,7 +564,7 @@ static bool touches_runs(const struct firn_link *l, struct firn_span s)
 	return n < t->nruns && runs_of(l, t)[n].start < s.end;
 }
 
-static bool touches_watched(const struct firn_link *l, struct firn_span s)
+static bool touches_watched(const struct firn_link *l, struct firn_range s)
 {
 	const struct firn_link_table *t = active(l);
 	uint32_t n = watched_from(l, t, s.start);
@@ -572,7 +572,7 @@ static bool touches_watched(const struct firn_link *l, struct firn_span s)
 	return n < t->nwatched && watched_of(l, t)[n].start < s.end;
 }
 
-static bool touches_owed(const struct firn_link *l, struct firn_span s)
+static bool touches_owed(const struct firn_link *l, struct firn_range s)
 {
 	const struct firn_link_table *t = active(l);
 	const struct firn_run *owed = owed_of(l, t);
@@ -583,7 +583,7 @@ static bool touches_owed(const struct firn_link *l, struct firn_span s)
 	return false;
 }
 
-static int cut_out(struct firn_link *l, struct firn_span span, uint64_t next_seq)
+static int cut_out(struct firn_link *l, struct firn_range span, uint64_t next_seq)
 {
 	const struct firn_link_table *from = active(l);
 
@@ -603,12 +603,12 @@ static int cut_out(struct firn_link *l, struct firn_span span, uint64_t next_seq
 	return -ENOSPC;
 }
 
-int firn_link_unmapped(struct firn_link *l, uint64_t seq, struct firn_span span)
+int firn_link_unmapped(struct firn_link *l, uint64_t seq, struct firn_range span)
 {
 	return seq < active(l)->next_seq ? 0 : cut_out(l, span, seq + 1);
 }
 
-int firn_link_forget(struct firn_link *l, struct firn_span span)
+int firn_link_forget(struct firn_link *l, struct firn_range span)
 {
 	return cut_out(l, span, active(l)->next_seq);
 }
@@ -629,13 +629,13 @@ static void leave_for(struct edit *e, const struct firn_link_table *from, uint64
 		      uint64_t delta)
 {
 	const struct firn_run *r = runs_of(e->l, from);
-	const struct firn_span *w = watched_of(e->l, from);
+	const struct firn_range *w = watched_of(e->l, from);
 	const struct edit all = { .l = e->l, .unmap = true };
 	uint64_t at = start;
 	struct firn_run owed;
 	uint32_t entry;
 
-	for (; next_owed(&all, from, at, (struct firn_span){ start, end }, &owed, &entry); at = run_end(e->l, &owed)) {
+	for (; next_owed(&all, from, at, (struct firn_range){ start, end }, &owed, &entry); at = run_end(e->l, &owed)) {
 		uint64_t until = run_end(e->l, &owed);
 
 		owe_unmap(e, at, owed.start);
@@ -648,7 +648,7 @@ static void leave_for(struct edit *e, const struct firn_link_table *from, uint64
 }
 
 /* What tells that it left @source for @delta further on: what is owed there, else what is there. */
-static void move_runs(struct edit *e, const struct firn_link_table *from, struct firn_span source, uint64_t delta)
+static void move_runs(struct edit *e, const struct firn_link_table *from, struct firn_range source, uint64_t delta)
 {
 	uint64_t at = source.start;
 	struct firn_run owed;
@@ -665,7 +665,7 @@ static void move_runs(struct edit *e, const struct firn_link_table *from, struct
 int firn_link_moved(struct firn_link *l, uint64_t seq, uint64_t from, uint64_t to, uint64_t len)
 {
 	const struct firn_link_table *t = active(l);
-	struct firn_span source = { from, from + len }, target = { to, to + len };
+	struct firn_range source = { from, from + len }, target = { to, to + len };
 
 	if (seq < t->next_seq)
 		return 0;
@@ -690,7 +690,7 @@ int firn_link_moved(struct firn_link *l, uint64_t seq, uint64_t from, uint64_t t
 	return -ENOSPC;
 }
 
-int firn_link_grown(struct firn_link *l, struct firn_span span)
+int firn_link_grown(struct firn_link *l, struct firn_range span)
 {
 	const struct firn_link_table *from = active(l);
 	struct edit e = begin(l);
@@ -742,7 +742,7 @@ int firn_link_copy(struct firn_link *child, const struct firn_link *parent)
 		if (firn_link_state(child->links[i]) == FIRN_PAGE_IN_FLIGHT)
 			child->links[i] = firn_link_make(FIRN_PAGE_EVICTED, firn_link_place(child->links[i]));
 	memcpy(runs_of(child, to), runs_of(parent, from), from->nruns * sizeof(struct firn_run));
-	memcpy(watched_of(child, to), watched_of(parent, from), from->nwatched * sizeof(struct firn_span));
+	memcpy(watched_of(child, to), watched_of(parent, from), from->nwatched * sizeof(struct firn_range));
 	child->m->all_links = parent->m->nlinks;
 	to->all_runs = from->nruns;
 	to->all_watched = from->nwatched;
@@ -755,7 +755,7 @@ int firn_link_check(const struct firn_link *l)
 {
 	const struct firn_link_table *t = active(l);
 	const struct firn_run *r = runs_of(l, t);
-	const struct firn_span *w = watched_of(l, t);
+	const struct firn_range *w = watched_of(l, t);
 	uint64_t mask = l->page_size - 1;
 
 	if (l->m->nlinks > l->m->max_links || t->nruns > l->m->max_runs || t->nwatched > l->m->max_runs ||

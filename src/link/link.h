@@ -84,7 +84,7 @@ int firn_link_attach(struct firn_link *l, void *mem, size_t size);
 int firn_link_add_run(struct firn_link *l, uint64_t start, uint32_t npages, uint32_t *ret_first);
 uint32_t *firn_link_slots(struct firn_link *l, uint32_t first);
 /* Append a watched span; it may touch or overlap only the last.  Returns 0, or -ENOSPC. */
-int firn_link_add_watched(struct firn_link *l, struct firn_span span);
+int firn_link_add_watched(struct firn_link *l, struct firn_range span);
 /* Make what was appended visible to look-ups. */
 void firn_link_publish(struct firn_link *l);
 /* Drop everything appended since the last publish. */
@@ -105,7 +105,7 @@ uint32_t firn_link_get(const struct firn_link *l, uint32_t index);
 bool firn_link_move(struct firn_link *l, uint32_t index, uint32_t from, uint32_t to);
 /* The @n-th run or watched span, in order of address; false past the last. */
 bool firn_link_run(const struct firn_link *l, uint32_t n, struct firn_run *ret);
-bool firn_link_watched(const struct firn_link *l, uint32_t n, struct firn_span *ret);
+bool firn_link_watched(const struct firn_link *l, uint32_t n, struct firn_range *ret);
 
 struct firn_link_counts {
 	uint64_t pages[8];           /* by enum firn_page_state, of linked pages; HOLE: gaps inside runs */
@@ -117,22 +117,22 @@ void firn_link_count(const struct firn_link *l, struct firn_link_counts *ret);
 /* --- Layout changes.  The layout lock is held exclusively. ---------------------------------------- */
 
 /* The pages of @span were given up (MADV_DONTNEED, MADV_FREE).  May be repeated. */
-void firn_link_removed(struct firn_link *l, struct firn_span span);
+void firn_link_removed(struct firn_link *l, struct firn_range span);
 /*
  * @span was unmapped / @len bytes were moved from @from to @to / @span grew a watched mapping.  @seq
  * numbers the event: one that was applied before is not applied again.  A move to where something is still
  * known to be may be told before that has told its leave (link.c).  Either the change is whole, or not
  * visible.  Returns 0, or -ENOSPC (the tables are full; nothing changed).
  */
-int firn_link_unmapped(struct firn_link *l, uint64_t seq, struct firn_span span);
+int firn_link_unmapped(struct firn_link *l, uint64_t seq, struct firn_range span);
 int firn_link_moved(struct firn_link *l, uint64_t seq, uint64_t from, uint64_t to, uint64_t len);
-int firn_link_grown(struct firn_link *l, struct firn_span span);
+int firn_link_grown(struct firn_link *l, struct firn_range span);
 /* Is there something that has left and has not told all of it? */
 bool firn_link_owes(const struct firn_link *l);
 /* No change is under way, and every event is applied: nothing is owed any more. */
 void firn_link_settled(struct firn_link *l);
 /* Forget @span, by no event.  Returns as above. */
-int firn_link_forget(struct firn_link *l, struct firn_span span);
+int firn_link_forget(struct firn_link *l, struct firn_range span);
 
 /* Make @child, freshly formatted with room enough, a copy of @parent.  Returns 0, or -ENOSPC. */
 int firn_link_copy(struct firn_link *child, const struct firn_link *parent);

@@ -60,7 +60,7 @@ static const struct {
 /* One layout event, by its sequence number.  Layout lock held exclusively. */
 static void apply(struct firn_pager *p, struct firn_armed *a, const struct uffd_msg *m, uint64_t seq)
 {
-	struct firn_span span = { m->arg.remove.start, m->arg.remove.end };
+	struct firn_range span = { m->arg.remove.start, m->arg.remove.end };
 	int err = 0;
 
 	switch (m->event) {
@@ -171,7 +171,7 @@ static void wake_page(struct firn_armed *a, uint64_t address)
 /* One attempt at one fault. */
 static enum firn_installed serve_once(struct worker *w, struct firn_armed *a, uint64_t address)
 {
-	struct firn_span page = { address, address + a->link.page_size }, grown;
+	struct firn_range page = { address, address + a->link.page_size }, grown;
 	enum firn_installed r;
 	struct firn_run run;
 	uint32_t index, link, block;

@@ -23,7 +23,7 @@ struct firn_pager_ops {
 	/* A mapping grew in place and an address past what we watched faulted.  1 with the mapping in
 	 * *@ret where it belongs to a watched one; 0 where nothing is watched there; -errno where that cannot
 	 * be seen.  Layout lock held exclusively. */
-	int (*grown)(struct firn_armed *a, uint64_t address, struct firn_span *ret);
+	int (*grown)(struct firn_armed *a, uint64_t address, struct firn_range *ret);
 };
 
 /* Start the threads.  @key as in firn_block_reader_open.  Returns 0, or -errno. */

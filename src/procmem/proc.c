@@ -295,7 +295,7 @@ static bool candidate(uint64_t word)
 }
 
 /* Kernels before 6.7: read the words, a hole costs as much as a page. */
-static int next_by_reading(struct firn_pagemap *pm, struct firn_span span, uint64_t from, struct firn_span *ret)
+static int next_by_reading(struct firn_pagemap *pm, struct firn_range span, uint64_t from, struct firn_range *ret)
 {
 	uint64_t page = (uint64_t)sysconf(_SC_PAGESIZE), words[512];
 	bool open = false;
@@ -321,7 +321,7 @@ static int next_by_reading(struct firn_pagemap *pm, struct firn_span span, uint6
 	return open;
 }
 
-int firn_pagemap_next(struct firn_pagemap *pm, struct firn_span span, uint64_t from, struct firn_span *ret)
+int firn_pagemap_next(struct firn_pagemap *pm, struct firn_range span, uint64_t from, struct firn_range *ret)
 {
 	struct page_region region;
 	struct pm_scan_arg arg = {

@@ -96,7 +96,7 @@ void firn_pagemap_close(struct firn_pagemap *pm);
  * The next run of present, not file-backed pages of @span at or after @from.
  * Returns 1 with *@ret, 0 where there is none, or -errno.
  */
-int firn_pagemap_next(struct firn_pagemap *pm, struct firn_span span, uint64_t from, struct firn_span *ret);
+int firn_pagemap_next(struct firn_pagemap *pm, struct firn_range span, uint64_t from, struct firn_range *ret);
 /* Pagemap words of @n pages from @address.  Returns 0, or -errno. */
 int firn_pagemap_read(struct firn_pagemap *pm, uint64_t address, uint64_t *words, size_t n);
 

@@ -39,7 +39,7 @@ void firn_armed_done(struct firn_armed *a)
 	pthread_rwlock_destroy(&a->layout);
 }
 
-int firn_armed_register(struct firn_armed *a, struct firn_span span)
+int firn_armed_register(struct firn_armed *a, struct firn_range span)
 {
 	struct uffdio_register r = {
 		.range = { span.start, span.end - span.start },
@@ -49,7 +49,7 @@ int firn_armed_register(struct firn_armed *a, struct firn_span span)
 	return (int)firn_sys.ioctl(a->uffd, UFFDIO_REGISTER, &r);
 }
 
-int firn_armed_unregister(struct firn_armed *a, struct firn_span span)
+int firn_armed_unregister(struct firn_armed *a, struct firn_range span)
 {
 	struct uffdio_range r = { span.start, span.end - span.start };
 
@@ -79,7 +79,7 @@ bool firn_armed_ended(struct firn_armed *a)
 
 void firn_armed_wake_all(struct firn_armed *a)
 {
-	struct firn_span s;
+	struct firn_range s;
 
 	for (uint32_t n = 0; firn_link_watched(&a->link, n, &s); n++) {
 		struct uffdio_range r = { s.start, s.end - s.start };
@@ -96,7 +96,7 @@ void firn_armed_wake_all(struct firn_armed *a)
 	}
 }
 
-static uint64_t drop_bytes(const struct firn_span *s, uint32_t n)
+static uint64_t drop_bytes(const struct firn_range *s, uint32_t n)
 {
 	uint64_t sum = 0;
 
@@ -106,7 +106,7 @@ static uint64_t drop_bytes(const struct firn_span *s, uint32_t n)
 }
 
 /* One vectored call on itself (Linux 6.13).  *@ret_done: bytes dropped. */
-static int drop_vector(struct firn_inject *i, const struct firn_span *spans, uint32_t n, long *ret_done)
+static int drop_vector(struct firn_inject *i, const struct firn_range *spans, uint32_t n, long *ret_done)
 {
 	struct firn_call call = {
 		SYS_process_madvise,
@@ -130,7 +130,7 @@ static int drop_vector(struct firn_inject *i, const struct firn_span *spans, uin
 	return firn_inject_call(i, &call, ret_done);
 }
 
-static int drop_one(struct firn_inject *i, struct firn_span s, long *ret)
+static int drop_one(struct firn_inject *i, struct firn_range s, long *ret)
 {
 	struct firn_call call = {
 		SYS_madvise, { s.start, s.end - s.start, MADV_DONTNEED, 0, 0, 0 },
@@ -140,7 +140,7 @@ static int drop_one(struct firn_inject *i, struct firn_span s, long *ret)
 	return firn_inject_call(i, &call, ret);
 }
 
-int firn_armed_drop(struct firn_armed *a, struct firn_inject *i, const struct firn_span *spans, uint32_t n)
+int firn_armed_drop(struct firn_armed *a, struct firn_inject *i, const struct firn_range *spans, uint32_t n)
 {
 	long r = 0;
 	int err;
@@ -180,7 +180,7 @@ void firn_armed_dropped(struct firn_armed *a)
 	pthread_rwlock_unlock(&a->layout);
 }
 
-bool firn_armed_is_own_drop(struct firn_armed *a, struct firn_span span)
+bool firn_armed_is_own_drop(struct firn_armed *a, struct firn_range span)
 {
 	struct firn_armed_memory *m = a->m;
 
@@ -334,7 +334,7 @@ enum firn_installed firn_armed_install_fill(struct firn_armed *a, const struct f
 	return FIRN_INSTALLED;
 }
 
-enum firn_installed firn_armed_install_zero(struct firn_armed *a, struct firn_span span)
+enum firn_installed firn_armed_install_zero(struct firn_armed *a, struct firn_range span)
 {
 	struct uffdio_zeropage z = { .range = { span.start, span.end - span.start } };
 	long err = firn_sys.ioctl(a->uffd, UFFDIO_ZEROPAGE, &z);

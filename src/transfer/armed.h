@@ -29,7 +29,7 @@ struct firn_armed_memory {
 	uint32_t drop_next;          /* drops[drop_next] are its own, in this order */
 	uint32_t drop_count;
 	uint32_t pad;
-	struct firn_span drops[FIRN_DROP_SPANS];
+	struct firn_range drops[FIRN_DROP_SPANS];
 	struct firn_ring ring;
 	uint64_t faults, blocks_read, read_calls, read_bytes, lost_pages;   /* counters, for show */
 };
@@ -52,10 +52,10 @@ int firn_armed_init(struct firn_armed *a, pid_t pid, struct firn_armed_memory *m
 void firn_armed_done(struct firn_armed *a);
 
 /* Watch @span for missing pages.  Returns 0, or -errno (-EINVAL: something there cannot be watched). */
-int firn_armed_register(struct firn_armed *a, struct firn_span span);
+int firn_armed_register(struct firn_armed *a, struct firn_range span);
 /* Watch it no longer; faults waiting there are woken.  Returns 0; -ENOMEM where nothing is mapped any
  * more, and other errnos. */
-int firn_armed_unregister(struct firn_armed *a, struct firn_span span);
+int firn_armed_unregister(struct firn_armed *a, struct firn_range span);
 /*
  * Is the target's layout changing, from before a change is seen in /proc until its event has been read?
  * In an address space that has ended, nothing is.
@@ -72,7 +72,7 @@ void firn_armed_wake_all(struct firn_armed *a);
  * Returns 0; -ESRCH; -ENOTRECOVERABLE; or the error of madvise (nothing or a part was dropped; what was
  * is served from the pack).
  */
-int firn_armed_drop(struct firn_armed *a, struct firn_inject *i, const struct firn_span *spans, uint32_t n);
+int firn_armed_drop(struct firn_armed *a, struct firn_inject *i, const struct firn_range *spans, uint32_t n);
 
 /* The target is out of its drop: REMOVE events read from now on are its own.  Takes the layout lock. */
 void firn_armed_dropped(struct firn_armed *a);
@@ -80,7 +80,7 @@ void firn_armed_dropped(struct firn_armed *a);
 /*
  * Is this REMOVE event one of our own drop's?  Counts it if so.  Layout lock held exclusively.
  */
-bool firn_armed_is_own_drop(struct firn_armed *a, struct firn_span span);
+bool firn_armed_is_own_drop(struct firn_armed *a, struct firn_range span);
 
 /* What became of an attempt to put pages back. */
 enum firn_installed {
@@ -103,7 +103,7 @@ enum firn_installed firn_armed_install_fill(struct firn_armed *a, const struct f
 					    void *page);
 
 /* Zero pages at @span, where nothing must be known to be lost.  Layout lock held shared. */
-enum firn_installed firn_armed_install_zero(struct firn_armed *a, struct firn_span span);
+enum firn_installed firn_armed_install_zero(struct firn_armed *a, struct firn_range span);
 
 /* The pages from @address on cannot be read back: they are poisoned and their links LOST.  Where the
  * kernel cannot poison, whoever touches them waits.  Layout lock held shared.  Returns 0, or -errno. */

@@ -53,9 +53,9 @@ static void compare(const struct firn_link *l, const struct model *m)
 	assert_int_equal(firn_link_check(l), 0);
 }
 
-static struct firn_span span(uint32_t page, uint32_t n)
+static struct firn_range span(uint32_t page, uint32_t n)
 {
-	return (struct firn_span){ BASE + (uint64_t)page * PAGE, BASE + (uint64_t)(page + n) * PAGE };
+	return (struct firn_range){ BASE + (uint64_t)page * PAGE, BASE + (uint64_t)(page + n) * PAGE };
 }
 
 static void build(struct firn_link *l, struct model *m, unsigned int *seed)
@@ -233,7 +233,7 @@ static bool change(struct teller *all, struct teller *t, struct model *m, bool m
 
 static void tell(struct teller *t, struct firn_link *l, uint64_t seq)
 {
-	struct firn_span s = span(t->from, t->n);
+	struct firn_range s = span(t->from, t->n);
 
 	for (int again = 0; again < 2; again++) {
 		if (t->move_untold)
