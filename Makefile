@@ -4,8 +4,12 @@ PREFIX ?= /usr/local
 MESON ?= meson
 NINJA ?= ninja
 
+# In a folder that was built before the library had a version, ninja takes the link for an old output of its own.
+relink = [ -e $(1)/libfirnmalloc.so ] || $(MESON) setup --reconfigure $(1) . >/dev/null
+
 all: $(BUILD)/build.ninja
 	@$(NINJA) -C $(BUILD)
+	@$(call relink,$(BUILD))
 
 help:
 	@echo 'make              build into $(BUILD)/ (BUILD=dir for another place)'
@@ -36,7 +40,8 @@ tsan:
 # The allocator that verifies its invariants after every operation.
 mallocchecks:
 	@[ -e build-mallocchecks/build.ninja ] || $(MESON) setup -Dmalloc_checks=full build-mallocchecks . >/dev/null
-	@$(NINJA) -C build-mallocchecks libfirnmalloc.so
+	@$(NINJA) -C build-mallocchecks malloc
+	@$(call relink,build-mallocchecks)
 
 # The allocator's random test under TSan, which wants its addresses where they were.
 malloctsan:

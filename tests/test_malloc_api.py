@@ -36,6 +36,12 @@ def test_no_case_is_forgotten():
 
 
 @pytest.mark.parametrize("mood", EVERY)
+def test_linked(mood):
+    """Linked with it, and preloaded besides."""
+    assert passes("linked", "all", mood).out.count(".") == 2
+
+
+@pytest.mark.parametrize("mood", EVERY)
 def test_what_it_tells(mood):
     """malloc_info writes XML, malloc_stats text to standard error."""
     done = passes("api-names", "tell", mood)
