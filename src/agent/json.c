@@ -83,6 +83,11 @@ struct json_object *firn_json_report(const struct firn_report *r)
 	put(io, "readBytes", r->read_bytes);
 	put(io, "blocksRead", r->blocks_read);
 	put(io, "faults", r->faults);
+	if (r->faults) {
+		put_number(io, "faultP50Us", (double)r->fault_p50_ns / 1e3, 0);
+		put_number(io, "faultP99Us", (double)r->fault_p99_ns / 1e3, 0);
+		put_number(io, "faultMaxUs", (double)r->fault_max_ns / 1e3, 0);
+	}
 	json_object_object_add(o, "io", io);
 
 	put(memory, "before", r->memory_before);

@@ -55,6 +55,7 @@ struct firn_report {
 	uint32_t blocks, cipher;
 	char pack_path[512];
 	uint64_t write_calls, write_bytes, read_calls, read_bytes, blocks_read, faults, lost;
+	uint64_t fault_p50_ns, fault_p99_ns, fault_max_ns;
 	uint64_t memory_before, memory_after;
 	uint64_t pages;              /* that this eviction took */
 	uint64_t ns[FIRN_PHASES];    /* 0: did not happen */

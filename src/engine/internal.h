@@ -17,7 +17,7 @@
 #include "transfer/packfile.h"
 
 #define FIRN_IMAGE_MAGIC 0x6567616d696e7266ull   /* "frnimage" */
-#define FIRN_IMAGE_VERSION 1u
+#define FIRN_IMAGE_VERSION 2u
 
 /* A target's shared memory: all that a successor needs.  The link memory follows, page aligned. */
 struct firn_image {

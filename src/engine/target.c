@@ -143,7 +143,10 @@ void firn_target_fill_report(const struct firn_target *t, struct firn_report *r)
 	r->read_calls = m->armed.read_calls;
 	r->read_bytes = m->armed.read_bytes;
 	r->blocks_read = m->armed.blocks_read;
-	r->faults = m->armed.faults;
+	r->faults = m->armed.fault_latency.count;
+	r->fault_p50_ns = firn_latency_percentile(&m->armed.fault_latency, 50);
+	r->fault_p99_ns = firn_latency_percentile(&m->armed.fault_latency, 99);
+	r->fault_max_ns = m->armed.fault_latency.max_ns;
 	r->lost = m->armed.lost_pages;
 	r->memory_before = m->memory_before;
 	r->memory_after = m->memory_after;

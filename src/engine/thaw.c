@@ -6,7 +6,6 @@
 #include "engine/internal.h"
 
 #include <errno.h>
-#include <sched.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -15,6 +14,7 @@
 #include "base/fd.h"
 #include "base/log.h"
 #include "sys/sys.h"
+#include "transfer/pace.h"
 
 #define PAUSE_NS 50000u
 #define PATIENCE_NS (20ull * 1000000000u)
@@ -27,17 +27,10 @@ struct stream {
 	struct firn_err *e;
 	struct firn_block_reader reader;
 	struct firn_chunk chunk;
+	struct firn_pace pace;
 	void *page;
 	uint64_t done, total;
 };
-
-/* Faults first: whoever waits for a page has waited longer than the stream.  No more than a yield: a stream
- * that sleeps is overtaken by faults, and each then reads alone what one read would have brought. */
-static void give_way(struct stream *s)
-{
-	if (atomic_load(&s->t->armed.faults_waiting))
-		sched_yield();
-}
 
 static int damaged(struct stream *s, uint32_t block, int err)
 {
@@ -59,6 +52,7 @@ static int fetch(struct stream *s, uint32_t block, uint32_t highest, const void 
 		return firn_block_read(&s->reader, s->t->armed.pack, block, ret);
 	if (!at_hand) {
 		s->chunk.count = 0;
+		s->reader.piece_bytes = firn_pace_read_bytes(&s->t->armed, s->reader.stored_bytes);
 		err = firn_chunk_read(&s->reader, s->t->armed.pack, block, &s->chunk);
 		/* One bad place spoils the stretch, not every block in it. */
 		if (err)
@@ -127,7 +121,7 @@ static int pass(struct stream *s)
 				offset++;
 				continue;
 			}
-			give_way(s);
+			firn_pace_give_way(&s->pace, &s->t->armed);
 			r = step(s, n, offset, highest, &k);
 			if (r == FIRN_INSTALLED) {
 				block = firn_link_place(link) / FIRN_BLOCK_PAGES;
@@ -366,6 +360,7 @@ int firn_thaw_target(struct firn_engine *en, struct firn_target *t, const struct
 	if (!err) {
 		firn_target_set_state(t, FIRN_TARGET_THAWING);
 		image->ns[FIRN_PHASE_RUN] = firn_sys.clock_ns() - start;
+		firn_pace_begin(&s.pace, &t->armed);
 		firn_point(FIRN_POINT_THAW_RUNNING);
 		err = bring_back(&s);
 	}

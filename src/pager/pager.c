@@ -14,17 +14,27 @@
 #include "sys/sys.h"
 
 #define MAX_TARGETS 4096u
-#define FAULT_SLOTS 8u                  /* decoded blocks a thread remembers */
-#define WORK_MAX (4 * FIRN_RING_SLOTS)
+#define FAULT_SLOTS 4u                  /* decoded blocks a thread remembers */
+#define QUEUE_MAX 512u
 #define AGAIN_PAUSE_NS 20000u
 #define AGAIN_GIVE_UP_NS (50ull * 1000000u)     /* then others get the thread, and the fault is asked anew */
 #define AGAIN_SAY 200u                          /* give-ups in a row that are worth a log line */
 #define THREAD_STACK (256u << 10)
+#define KEY_QUIT UINT64_MAX
+#define KEY_KICK (UINT64_MAX - 1)
 
 struct slot {
 	struct firn_armed *armed;
 	uint32_t users;
 	uint32_t generation;
+	bool overflow;                  /* a fault found the queue full: all are to be asked anew */
+};
+
+/* A fault that was read and is not served yet. */
+struct fault {
+	struct slot *slot;              /* used: it stays */
+	uint64_t address;
+	uint64_t since_ns;
 };
 
 struct worker {
@@ -32,9 +42,6 @@ struct worker {
 	pthread_t thread;
 	struct firn_block_reader reader;
 	void *page;                     /* to build a filled page in */
-	uint64_t work[WORK_MAX];        /* addresses still to be served */
-	uint32_t nwork;
-	bool overflow;                  /* there were more than that */
 	unsigned int given_up;
 };
 
@@ -42,9 +49,12 @@ struct firn_pager {
 	int epoll;
 	int quit;
 	const struct firn_pager_ops *ops;
-	pthread_mutex_t lock;           /* slots; held for a few instructions only */
+	int kick;                       /* a count of threads that the queue has work for */
+	pthread_mutex_t lock;           /* slots and queue; held for a few instructions only */
 	pthread_cond_t idle;
 	struct slot slots[MAX_TARGETS];
+	struct fault queue[QUEUE_MAX];  /* the oldest is served first, by whichever thread is free */
+	uint32_t first, queued;
 	struct worker workers[FIRN_PAGER_THREADS];
 };
 
@@ -85,22 +95,28 @@ static void apply(struct firn_pager *p, struct firn_armed *a, const struct uffd_
 			 m->event, strerror(-err));
 }
 
-/* A fault to serve later.  Where there are too many at once, this one is asked anew when the list is done:
- * until then its thread sleeps, and layout events behind it need not wait. */
-static void note_fault(struct worker *w, uint64_t address)
+/* A fault to serve.  Where there are too many at once, this one is asked anew later: until then its thread
+ * sleeps, and layout events behind it need not wait. */
+static void note_fault(struct firn_pager *p, struct slot *s, uint64_t address)
 {
-	if (w->nwork < WORK_MAX)
-		w->work[w->nwork++] = address;
-	else
-		w->overflow = true;
+	pthread_mutex_lock(&p->lock);
+	if (p->queued < QUEUE_MAX) {
+		p->queue[(p->first + p->queued++) % QUEUE_MAX] = (struct fault){ s, address, firn_sys.clock_ns() };
+		s->users++;
+		atomic_fetch_add(&s->armed->faults_waiting, 1);
+	} else {
+		s->overflow = true;
+	}
+	pthread_mutex_unlock(&p->lock);
 }
 
 /*
  * Read what the kernel has for us, all of it, and apply the layout events: before any fault of the same
- * batch is served.  Faults are added to @w's work.  Layout lock held exclusively.
+ * batch is served.  Faults are queued.  Layout lock held exclusively.
  */
-static void drain(struct worker *w, struct firn_armed *a)
+static void drain(struct firn_pager *p, struct slot *s)
 {
+	struct firn_armed *a = s->armed;
 	struct firn_ring *r = &a->m->ring;
 
 	for (;;) {
@@ -120,10 +136,10 @@ static void drain(struct worker *w, struct firn_armed *a)
 			const struct uffd_msg *m = &r->slots[k];
 
 			if (m->event == UFFD_EVENT_PAGEFAULT) {
-				note_fault(w, firn_align_down(m->arg.pagefault.address, a->link.page_size));
+				note_fault(p, s, firn_align_down(m->arg.pagefault.address, a->link.page_size));
 				continue;
 			}
-			apply(w->pager, a, m, r->base + k);
+			apply(p, a, m, r->base + k);
 			firn_ring_applied(r, k);
 			firn_point(FIRN_POINT_EV_APPLIED);
 		}
@@ -133,21 +149,21 @@ static void drain(struct worker *w, struct firn_armed *a)
 		firn_link_settled(&a->link);
 }
 
-static void drain_locked(struct worker *w, struct firn_armed *a)
+static void drain_locked(struct firn_pager *p, struct slot *s, struct firn_armed *a)
 {
 	pthread_rwlock_wrlock(&a->layout);
-	drain(w, a);
+	drain(p, s);
 	pthread_rwlock_unlock(&a->layout);
 }
 
-/* Put back the faulting page, then what else of its block is missing around it. */
+/* Put back the faulting page, so that its thread goes on, then what else of its block is missing around it. */
 static enum firn_installed install_around(struct firn_armed *a, const struct firn_run *run, uint32_t index,
 					  uint32_t block, const void *raw)
 {
 	uint32_t window = FIRN_BLOCK_PAGES - 1, first, last, step;
 	enum firn_installed r;
 
-	r = firn_armed_install(a, run, index, FIRN_BLOCK_PAGES, block, raw, &step);
+	r = firn_armed_install(a, run, index, 1, block, raw, &step);
 	if (r != FIRN_INSTALLED)
 		return r;
 	first = index - run->first < window ? run->first : index - window;
@@ -169,7 +185,7 @@ static void wake_page(struct firn_armed *a, uint64_t address)
 }
 
 /* One attempt at one fault. */
-static enum firn_installed serve_once(struct worker *w, struct firn_armed *a, uint64_t address)
+static enum firn_installed serve_once(struct worker *w, struct slot *s, struct firn_armed *a, uint64_t address)
 {
 	struct firn_range page = { address, address + a->link.page_size }, grown;
 	enum firn_installed r;
@@ -186,7 +202,7 @@ static enum firn_installed serve_once(struct worker *w, struct firn_armed *a, ui
 	case FIRN_FOUND_NOTHING:
 		pthread_rwlock_unlock(&a->layout);
 		pthread_rwlock_wrlock(&a->layout);
-		drain(w, a);
+		drain(w->pager, s);
 		if (firn_link_find(&a->link, address, &run, &index) != FIRN_FOUND_NOTHING) {
 			r = FIRN_INSTALL_AGAIN;
 			goto out;
@@ -259,13 +275,25 @@ out:
 	return r;
 }
 
-static void serve(struct worker *w, struct firn_armed *a, uint64_t address)
+/* Threads for what is queued beyond the @own that the caller serves. */
+static void wake_others(struct firn_pager *p, uint32_t own)
+{
+	uint64_t n;
+
+	pthread_mutex_lock(&p->lock);
+	n = p->queued > own ? firn_min_u64(p->queued - own, FIRN_PAGER_THREADS - 1) : 0;
+	pthread_mutex_unlock(&p->lock);
+	/* Where the count is full, they are all awake. */
+	if (n && write(p->kick, &n, sizeof(n)) < 0)
+		return;
+}
+
+static void serve(struct worker *w, struct slot *s, struct firn_armed *a, uint64_t address)
 {
 	uint64_t started = 0, pause = AGAIN_PAUSE_NS;
 
-	__atomic_fetch_add(&a->m->faults, 1, __ATOMIC_RELAXED);
 	for (;;) {
-		enum firn_installed r = serve_once(w, a, address);
+		enum firn_installed r = serve_once(w, s, a, address);
 
 		if (r == FIRN_INSTALLED || r == FIRN_INSTALL_GONE)
 			return;
@@ -273,7 +301,8 @@ static void serve(struct worker *w, struct firn_armed *a, uint64_t address)
 			started = firn_sys.clock_ns();
 		if (r == FIRN_INSTALL_NO_MEMORY)
 			pause = firn_min_u64(pause * 2, 10000000);
-		drain_locked(w, a);
+		drain_locked(w->pager, s, a);
+		wake_others(w->pager, 0);
 		if (firn_sys.clock_ns() - started > AGAIN_GIVE_UP_NS) {
 			if (++w->given_up % AGAIN_SAY == 0)
 				firn_log("process %d: page %#llx cannot be put back (%s): it is tried again and again",
@@ -300,13 +329,76 @@ static int arm_epoll(struct firn_pager *p, int uffd, uint64_t key, int op)
 	return epoll_ctl(p->epoll, op, uffd, &ev) < 0 ? -errno : 0;
 }
 
+/* Done with @s: whoever removes its target may go on. */
+static void put_slot(struct firn_pager *p, struct slot *s)
+{
+	pthread_mutex_lock(&p->lock);
+	if (!--s->users)
+		pthread_cond_broadcast(&p->idle);
+	pthread_mutex_unlock(&p->lock);
+}
+
+/* Faults that found the queue full are asked anew, now that there is room.  @s is used. */
+static void ask_anew(struct firn_pager *p, struct slot *s, struct firn_armed *a)
+{
+	bool overflow;
+
+	pthread_mutex_lock(&p->lock);
+	overflow = s->overflow && p->queued < QUEUE_MAX / 2;
+	if (overflow)
+		s->overflow = false;
+	pthread_mutex_unlock(&p->lock);
+	if (!overflow)
+		return;
+	pthread_rwlock_rdlock(&a->layout);
+	firn_armed_wake_all(a);
+	pthread_rwlock_unlock(&a->layout);
+}
+
+static bool next_fault(struct firn_pager *p, struct fault *ret, struct firn_armed **ret_armed)
+{
+	bool any;
+
+	pthread_mutex_lock(&p->lock);
+	any = p->queued > 0;
+	if (any) {
+		*ret = p->queue[p->first];
+		*ret_armed = ret->slot->armed;
+		p->first = (p->first + 1) % QUEUE_MAX;
+		p->queued--;
+	}
+	pthread_mutex_unlock(&p->lock);
+	return any;
+}
+
+/* Serve what is queued, whoever's it is. */
+static void serve_queue(struct worker *w)
+{
+	struct firn_pager *p = w->pager;
+	struct firn_armed *a;
+	struct fault f;
+
+	while (next_fault(p, &f, &a)) {
+		uint64_t before[3] = { w->reader.read_calls, w->reader.read_bytes, w->reader.blocks_read };
+		uint64_t now;
+
+		serve(w, f.slot, a, f.address);
+		now = firn_sys.clock_ns();
+		firn_latency_add(&a->m->fault_latency, now - f.since_ns);
+		atomic_store(&a->fault_ns, now);
+		atomic_fetch_sub(&a->faults_waiting, 1);
+		publish_counters(w, a, before);
+		ask_anew(p, f.slot, a);
+		put_slot(p, f.slot);
+	}
+}
+
+/* The target of @key has something to tell. */
 static void handle(struct worker *w, uint64_t key)
 {
 	struct firn_pager *p = w->pager;
-	uint32_t index = (uint32_t)key;
-	struct slot *s = &p->slots[index];
+	struct slot *s = &p->slots[(uint32_t)key];
 	struct firn_armed *a = NULL;
-	uint64_t before[3] = { w->reader.read_calls, w->reader.read_bytes, w->reader.blocks_read };
 
 	pthread_mutex_lock(&p->lock);
 	if (s->armed && s->generation == (uint32_t)(key >> 32)) {
@@ -316,30 +408,20 @@ static void handle(struct worker *w, uint64_t key)
 	pthread_mutex_unlock(&p->lock);
 	if (!a)
 		return;
-	w->nwork = 0;
-	drain_locked(w, a);
-	atomic_fetch_add(&a->faults_waiting, 1);
-	/* The next batch may go to another thread while this one reads from the store. */
+	drain_locked(p, s, a);
+	/* The next batch may go to another thread while this one reads from the store; and so does all of
+	 * this batch but the first. */
 	arm_epoll(p, a->uffd, key, EPOLL_CTL_MOD);
-	while (w->nwork)
-		serve(w, a, w->work[--w->nwork]);
-	if (w->overflow) {
-		w->overflow = false;
-		pthread_rwlock_rdlock(&a->layout);
-		firn_armed_wake_all(a);
-		pthread_rwlock_unlock(&a->layout);
-	}
-	atomic_fetch_sub(&a->faults_waiting, 1);
-	publish_counters(w, a, before);
-	pthread_mutex_lock(&p->lock);
-	if (!--s->users)
-		pthread_cond_broadcast(&p->idle);
-	pthread_mutex_unlock(&p->lock);
+	wake_others(p, 1);
+	serve_queue(w);
+	ask_anew(p, s, a);
+	put_slot(p, s);
 }
 
 static void *work(void *arg)
 {
 	struct worker *w = arg;
+	uint64_t one;
 
 	for (;;) {
 		struct epoll_event ev;
@@ -349,9 +431,12 @@ static void *work(void *arg)
 			return NULL;
 		if (n <= 0)
 			continue;
-		if (ev.data.u64 == UINT64_MAX)
+		if (ev.data.u64 == KEY_QUIT)
 			return NULL;
-		handle(w, ev.data.u64);
+		if (ev.data.u64 != KEY_KICK)
+			handle(w, ev.data.u64);
+		else if (read(w->pager->kick, &one, sizeof(one)) > 0)
+			serve_queue(w);
 	}
 }
 
@@ -359,7 +444,8 @@ int firn_pager_start(struct firn_pager **ret, const struct firn_pager_ops *ops, 
 		     uint32_t page_size)
 {
 	struct firn_pager *p = calloc(1, sizeof(*p));
-	struct epoll_event ev = { .events = EPOLLIN, .data.u64 = UINT64_MAX };
+	struct epoll_event quit = { .events = EPOLLIN, .data.u64 = KEY_QUIT };
+	struct epoll_event kick = { .events = EPOLLIN | EPOLLEXCLUSIVE, .data.u64 = KEY_KICK };
 	pthread_attr_t attr;
 	int err;
 
@@ -370,9 +456,12 @@ int firn_pager_start(struct firn_pager **ret, const struct firn_pager_ops *ops, 
 	pthread_cond_init(&p->idle, NULL);
 	p->epoll = epoll_create1(EPOLL_CLOEXEC);
 	p->quit = eventfd(0, EFD_CLOEXEC);
-	if (p->epoll < 0 || p->quit < 0)
+	p->kick = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK | EFD_SEMAPHORE);
+	if (p->epoll < 0 || p->quit < 0 || p->kick < 0)
 		return -errno;
-	epoll_ctl(p->epoll, EPOLL_CTL_ADD, p->quit, &ev);
+	if (epoll_ctl(p->epoll, EPOLL_CTL_ADD, p->quit, &quit) ||
+	    epoll_ctl(p->epoll, EPOLL_CTL_ADD, p->kick, &kick))
+		return -errno;
 	pthread_attr_init(&attr);
 	pthread_attr_setstacksize(&attr, THREAD_STACK);
 	for (int i = 0; i < FIRN_PAGER_THREADS; i++) {
@@ -406,6 +495,7 @@ void firn_pager_stop(struct firn_pager *p)
 	}
 	close(p->epoll);
 	close(p->quit);
+	close(p->kick);
 	free(p);
 }
 
@@ -420,6 +510,7 @@ int firn_pager_add(struct firn_pager *p, struct firn_armed *a)
 		if (s->armed || s->users)
 			continue;
 		s->armed = a;
+		s->overflow = false;
 		s->generation++;
 		err = arm_epoll(p, a->uffd, (uint64_t)s->generation << 32 | i, EPOLL_CTL_ADD);
 		if (err)
@@ -439,9 +530,10 @@ void firn_pager_remove(struct firn_pager *p, struct firn_armed *a)
 		if (s->armed != a)
 			continue;
 		epoll_ctl(p->epoll, EPOLL_CTL_DEL, a->uffd, NULL);
-		s->armed = NULL;
+		s->generation++;        /* what epoll still tells of it is of nobody */
 		while (s->users)
 			pthread_cond_wait(&p->idle, &p->lock);
+		s->armed = NULL;
 		break;
 	}
 	pthread_mutex_unlock(&p->lock);

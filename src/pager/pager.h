@@ -9,7 +9,7 @@
 
 #include "transfer/armed.h"
 
-#define FIRN_PAGER_THREADS 2
+#define FIRN_PAGER_THREADS 4    /* mostly they wait for the store */
 
 struct firn_pager;
 

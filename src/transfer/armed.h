@@ -18,6 +18,7 @@
 #include "link/link.h"
 #include "link/ring.h"
 #include "procmem/inject.h"
+#include "transfer/latency.h"
 #include "transfer/packfile.h"
 #include "transfer/uffd.h"
 
@@ -31,7 +32,8 @@ struct firn_armed_memory {
 	uint32_t pad;
 	struct firn_range drops[FIRN_DROP_SPANS];
 	struct firn_ring ring;
-	uint64_t faults, blocks_read, read_calls, read_bytes, lost_pages;   /* counters, for show */
+	uint64_t blocks_read, read_calls, read_bytes, lost_pages;   /* counters, for show */
+	struct firn_latency fault_latency;   /* from a fault's message to its page's being there */
 };
 
 struct firn_armed {
@@ -42,7 +44,8 @@ struct firn_armed {
 	struct firn_packfile *pack;
 	struct firn_armed_memory *m;
 	pthread_rwlock_t layout;
-	atomic_uint faults_waiting;  /* streams give way while it is not zero */
+	atomic_uint faults_waiting;  /* streams give way while it is not zero (pace.h) */
+	_Atomic uint64_t fault_ns;   /* when the last was served */
 	atomic_bool gone;            /* the address space has ended */
 	void *owner;                 /* the engine's target; not looked at here */
 };

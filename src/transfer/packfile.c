@@ -67,7 +67,7 @@ int firn_block_reader_open(struct firn_block_reader *r, const uint8_t *key, uint
 	}
 	r->page_size = page_size;
 	r->nslots = nslots;
-	r->stored_bytes = stored_bytes;
+	r->stored_bytes = r->piece_bytes = stored_bytes;
 	r->single_bytes = firn_align_up(block + FIRN_TAG_BYTES, DIRECT_ALIGN) + DIRECT_ALIGN;
 	if (stored_bytes) {
 		r->stored[0] = reserve(stored_bytes);
@@ -194,7 +194,7 @@ static size_t plan_chunk(const struct firn_block_reader *r, const struct firn_pa
 	for (; n < p->m->blocks; n++) {
 		uint64_t e = p->blocks[n].offset.v + p->blocks[n].stored_bytes + FIRN_TAG_BYTES;
 
-		if (!p->blocks[n].offset.v || e < start || firn_align_up(e - start, DIRECT_ALIGN) > r->stored_bytes)
+		if (!p->blocks[n].offset.v || e < start || firn_align_up(e - start, DIRECT_ALIGN) > r->piece_bytes)
 			break;
 		end = e;
 	}

@@ -54,6 +54,7 @@ struct firn_block_reader {
 	struct firn_codec codecs[3];    /* by enum firn_cipher: packs of another setting stay readable */
 	char *stored[2];                /* aligned; one is worked on while the other is read into */
 	size_t stored_bytes;            /* of each */
+	size_t piece_bytes;             /* to read at once: what the owner likes, at most stored_bytes */
 	unsigned int at_hand;           /* which of them holds the caller's chunk */
 	struct firn_lane *lane;
 	struct firn_ahead {             /* what the lane reads, or has read */
