@@ -489,9 +489,9 @@ static void no_memory(void)
 	enum { N = 1 << 21 };
 	char **p = m_map(N * sizeof(*p));
 	char *kept = malloc(3000), *large = malloc(200000), *huge = malloc(20 << 20);
-	size_t first = 0;
+	size_t first = 0, kept_bytes = 3000;
 
-	m_fill(kept, 3000, 1);
+	m_fill(kept, kept_bytes, 1);
 	m_fill(large, 200000, 2);
 	m_fill(huge, 20 << 20, 3);
 	limit_memory(mapped() + (100 << 20));
@@ -530,7 +530,7 @@ static void no_memory(void)
 		CHECK_EQ(posix_memalign(&q, 256, 64 << 20), ENOMEM);
 		malloc_trim(0);
 		m_fold();
-		CHECK_FILL(kept, 3000, 1);
+		CHECK_FILL(kept, kept_bytes, 1);
 		CHECK_FILL(large, 200000, 2);
 		CHECK_FILL(huge, 20 << 20, 3);
 		for (size_t i = 0; i < n; i++) {
@@ -540,7 +540,7 @@ static void no_memory(void)
 			CHECK_EQ(errno, 7);
 		}
 		/* Shrinking needs no memory. */
-		kept = realloc(kept, 3000 - (size_t)round);
+		kept = realloc(kept, --kept_bytes);
 		CHECK(kept);
 	}
 	p[0] = malloc(16 << 20);
