@@ -6,13 +6,14 @@ import resource
 import shutil
 import struct
 import subprocess
+import tempfile
 import time
 
 import pytest
 
 import harness
 from harness import NOBODY, wait_until
-from malloc_harness import PROGRAMS, cases_of, environment, passes, program, run
+from malloc_harness import LIBRARY, PROGRAMS, cases_of, environment, passes, program, run
 
 EVERY = ["control", "plain", "eager"]
 FORKS = ["both-write", "parent-frees", "child-frees", "nested", "of-threads", "many-forks", "look-only", "vfork", "spawns", "clone-vm"]
@@ -61,7 +62,8 @@ def test_no_case_is_forgotten():
     assert set(cases_of("proc-fork")) == set(FORKS)
     assert set(cases_of("proc-world")) == set(WORLD) | {"ends", "libraries", "core", "steady"}
     assert set(cases_of("proc-limits")) == {"usable", "usable-growing", "usable-after", "works", "no-file-size", "lock-all", "lock-folded",
-                                            "seccomp", "seccomp-one", "seccomp-strict", "other-user", "no-processes", "no-descriptors"}
+                                            "seccomp", "seccomp-one", "seccomp-strict", "other-user", "no-tracing",
+                                            "no-processes", "no-descriptors"}
 
 
 def need_root():
@@ -75,7 +77,8 @@ def need_root():
                                   ["usable", 1000000], ["usable", 10000000], ["usable-growing"], ["usable-after"]],
                          ids=lambda c: "-".join(map(str, c)))
 def test_small_address_space(case):
-    """As much can be had as with the C library's malloc, within a quarter."""
+    """As much can be had as with the C library's malloc, within a quarter.  A limit on data counts what is private and
+    writable, as vm.overcommit_memory=2 does for the whole system, which no test may set."""
     for which, mib in ((resource.RLIMIT_AS, 64), (resource.RLIMIT_AS, 256), (resource.RLIMIT_DATA, 100)):
         if mib != 64 and case[-1] in (24, 100, 500):
             continue        # takes long, and the size does not matter
@@ -87,8 +90,8 @@ def test_small_address_space(case):
 
 @pytest.mark.parametrize("mood", EVERY)
 def test_works_in_a_small_address_space(mood):
-    for mib in (256, 400):
-        passes("proc-limits", "works", mood, limits=[(resource.RLIMIT_AS, mib << 20)], TEST_FOLDS="")
+    for which, mib in ((resource.RLIMIT_AS, 256), (resource.RLIMIT_AS, 400), (resource.RLIMIT_DATA, 200)):
+        passes("proc-limits", "works", mood, limits=[(which, mib << 20)], TEST_FOLDS="")
 
 
 @pytest.mark.parametrize("mood", EVERY)
@@ -141,6 +144,52 @@ def test_other_user(mood):
     need_root()
     passes("proc-limits", "other-user", mood)
     passes("proc-limits", "other-user", mood, "dumpable")
+
+
+def read_or(path, other):
+    return harness.read(path).strip() if os.path.exists(path) else other
+
+
+@pytest.mark.parametrize("mood", EVERY)
+def test_nobody_may_trace(mood):
+    """A user whose threads can be kept from writing in no way."""
+    need_root()
+    if read_or("/proc/sys/vm/unprivileged_userfaultfd", "0") != "0" or os.path.exists("/dev/userfaultfd") and \
+            os.stat("/dev/userfaultfd").st_mode & 0o006:
+        pytest.skip("any user may write-protect memory here")
+    passes("proc-limits", "no-tracing", mood, user=NOBODY, FIRN_MALLOC_SECCOMP="1")
+    if int(read_or("/proc/sys/kernel/yama/ptrace_scope", "0")):
+        passes("proc-limits", "no-tracing", mood, "yama", user=NOBODY)
+
+
+def compiled(directory, name, *args):
+    path = os.path.join(directory, name)
+    source = os.path.join(harness.ROOT, "tests/malloc", name + ".c")
+    subprocess.run(["cc", "-D_GNU_SOURCE", "-fno-builtin", "-I", os.path.join(harness.ROOT, "include"), "-o", path, source, *args], check=True)
+    os.chmod(path, 0o4755)
+    return path
+
+
+def test_set_user_id():
+    """The loader leaves a preloaded library out of a program that gets more rights; one that is linked with it takes no switches."""
+    need_root()
+    with tempfile.TemporaryDirectory(dir="/var/tmp") as directory:
+        if os.statvfs(directory).f_flag & os.ST_NOSUID:
+            pytest.skip("/var/tmp is mounted nosuid")
+        os.chmod(directory, 0o755)
+        shutil.copy(LIBRARY, os.path.join(directory, "libfirnmalloc.so.0"))
+        os.symlink("libfirnmalloc.so.0", os.path.join(directory, "libfirnmalloc.so"))
+        preloaded = compiled(directory, "privileged")
+        linked = compiled(directory, "linked", "-L", directory, "-lfirnmalloc", "-Wl,-rpath," + directory)
+        for mode, outcome in ((0o755, "firn 65534\n"), (0o4755, "libc 0\n")):
+            os.chmod(preloaded, mode)
+            done = run([preloaded], "plain", user=NOBODY, FIRN_MALLOC_STATS="1")
+            assert done.code == 0 and done.out == outcome, done
+            assert ("firn-malloc" in done.err) == (mode == 0o755), done
+        for mode in (0o755, 0o4755):
+            os.chmod(linked, mode)
+            done = run([linked], "control", user=NOBODY, FIRN_MALLOC_STATS="1")
+            assert done.code == 0 and ("firn-malloc" in done.err) == (mode == 0o755), done
 
 
 @pytest.mark.parametrize("mood", EVERY)

@@ -215,6 +215,17 @@ static void lock_folded(void)
 	BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, nr, 0, 1), \
 	BPF_STMT(BPF_RET | BPF_K, action)
 
+static void install(struct sock_filter *f, size_t n, bool by_syscall, bool all_threads)
+{
+	struct sock_fprog prog = { (unsigned short)n, f };
+
+	CHECK_EQ(prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0), 0);
+	if (by_syscall)
+		CHECK_EQ(syscall(SYS_seccomp, SECCOMP_SET_MODE_FILTER, all_threads ? SECCOMP_FILTER_FLAG_TSYNC : 0, &prog), 0);
+	else
+		CHECK_EQ(prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &prog, 0, 0), 0);
+}
+
 static void forbid(uint32_t action, bool by_syscall, bool all_threads)
 {
 	struct sock_filter f[] = {
@@ -240,13 +251,8 @@ static void forbid(uint32_t action, bool by_syscall, bool all_threads)
 		BPF_STMT(BPF_RET | BPF_K, action),
 		BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW),
 	};
-	struct sock_fprog prog = { sizeof(f) / sizeof(*f), f };
 
-	CHECK_EQ(prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0), 0);
-	if (by_syscall)
-		CHECK_EQ(syscall(SYS_seccomp, SECCOMP_SET_MODE_FILTER, all_threads ? SECCOMP_FILTER_FLAG_TSYNC : 0, &prog), 0);
-	else
-		CHECK_EQ(prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &prog, 0, 0), 0);
+	install(f, sizeof(f) / sizeof(*f), by_syscall, all_threads);
 }
 
 static atomic_bool stop;
@@ -350,6 +356,49 @@ static void other_user(void)
 	CHECK_EQ(pthread_join(t, NULL), 0);
 }
 
+/*
+ * Nobody may trace: a filter says so, or (with an argument) the system does.  While there is one thread it folds; then
+ * it could not stop the others, and does not.
+ */
+static void no_tracing(void)
+{
+	const uint32_t action = SECCOMP_RET_ERRNO | EPERM;
+	struct sock_filter f[] = {
+		BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, nr)),
+		FORBID(SYS_ptrace),
+		FORBID(SYS_process_vm_writev),
+		BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW),
+	};
+	struct firn_malloc_stats s;
+	struct m_objects o, more;
+	uint64_t folds;
+	pthread_t t;
+
+	if (m_argc < 3)
+		install(f, sizeof(f) / sizeof(*f), false, false);
+	o = m_folded(13);
+	CHECK_EQ(pthread_create(&t, NULL, alongside, NULL), 0);
+	folds = m_now().folds;
+	more = m_sparse(60000, 16, 440, 8, 14);
+	m_fold();
+	s = m_now();
+	if (m_firn()) {
+		CHECK_EQ(s.folds, folds);
+		CHECK_EQ(s.barrier, FIRN_MALLOC_BARRIER_OFF);
+		CHECK(s.why && *s.why);
+	}
+	m_check_all(&o);
+	m_check_all(&more);
+	m_rewrite(&o, 4);
+	exercise(2);
+	m_check_all(&o);
+	m_check_all(&more);
+	atomic_store(&stop, true);
+	CHECK_EQ(pthread_join(t, NULL), 0);
+	m_free_all(&o);
+	m_free_all(&more);
+}
+
 /* No further process or thread may be made. */
 static void no_processes(void)
 {
@@ -391,6 +440,7 @@ static const struct m_case cases[] = {
 	{ "seccomp-one", seccomp_one },
 	{ "seccomp-strict", seccomp_strict },
 	{ "other-user", other_user },
+	{ "no-tracing", no_tracing },
 	{ "no-processes", no_processes },
 	{ "no-descriptors", no_descriptors },
 	{ NULL, NULL },
