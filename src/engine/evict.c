@@ -52,9 +52,11 @@ static int reserve_all(struct firn_eviction *j)
 	j->places = reserve(j->places_bytes, j->places_bytes);
 	j->mappings = reserve(j->max_mappings * sizeof(*j->mappings), j->max_mappings * sizeof(*j->mappings));
 	j->keep = reserve(j->max_keep * sizeof(*j->keep), j->max_keep * sizeof(*j->keep));
-	j->buffer = reserve(FIRN_GATHER_BYTES + page, FIRN_GATHER_BYTES + page);
-	j->cookies = reserve(FIRN_GATHER_BYTES / page * 8, FIRN_GATHER_BYTES / page * 8);
-	if (!j->stretches || !j->runs || !j->places || !j->mappings || !j->keep || !j->buffer || !j->cookies)
+	/* Each slice is as large as it may be, or half of what is left. */
+	j->max_slices = j->max_pages / FIRN_SLICE_PAGES + 64;
+	j->slices = reserve(j->max_slices * sizeof(*j->slices), j->max_slices * sizeof(*j->slices));
+	j->buffer = reserve(FIRN_SCRATCH_PAGES * page, FIRN_SCRATCH_PAGES * page);
+	if (!j->stretches || !j->runs || !j->places || !j->mappings || !j->keep || !j->buffer || !j->slices)
 		return firn_err_set(j->e, FIRN_EXIT_FAILED, ENOMEM, "no-memory",
 				    "no memory for the tables of process %d: left running", j->plan.proc.pid);
 	return 0;
@@ -75,10 +77,10 @@ static void release_all(struct firn_eviction *j)
 	unmap(j->places, j->places_bytes);
 	unmap(j->mappings, j->max_mappings * sizeof(*j->mappings));
 	unmap(j->keep, j->max_keep * sizeof(*j->keep));
+	unmap(j->slices, j->max_slices * sizeof(*j->slices));
 	if (j->buffer)
-		explicit_bzero(j->buffer, FIRN_GATHER_BYTES + page);
-	unmap(j->buffer, FIRN_GATHER_BYTES + page);
-	unmap(j->cookies, FIRN_GATHER_BYTES / page * 8);
+		explicit_bzero(j->buffer, FIRN_SCRATCH_PAGES * page);
+	unmap(j->buffer, FIRN_SCRATCH_PAGES * page);
 }
 
 /* Stop to leave.  The target is in the registry, busy, and its image exists. */
@@ -86,7 +88,6 @@ static int take(struct firn_eviction *j)
 {
 	struct firn_image *image = j->t->image;
 	uint64_t start_time;
-	uint32_t done = 0;
 	int err;
 
 	firn_target_set_state(j->t, FIRN_TARGET_STOPPING);
@@ -140,12 +141,8 @@ static int take(struct firn_eviction *j)
 			firn_err_set(j->e, FIRN_EXIT_FAILED, -err, "pager", "too many targets: thaw some first");
 	}
 	firn_point(FIRN_POINT_UFFD_OPEN);
-	while (!err && done < j->nstretches) {
-		struct firn_slice s = firn_slice_next(j, done);
-
-		done = s.last;
-		err = firn_slice_evict(j, &s, done == j->nstretches);
-	}
+	if (!err)
+		err = firn_slices_evict(j);
 	if (err == -ESRCH || err == -ENOTRECOVERABLE)
 		goto out;
 	firn_point(FIRN_POINT_LEAVING);
@@ -225,9 +222,7 @@ static void finish(struct firn_eviction *j, int err)
 	struct firn_target *t = j->t;
 	struct firn_proc proc;
 
-	firn_builder_close(j->builder);
-	firn_lane_close(j->lane);
-	firn_workers_close(j->workers);
+	firn_slice_close_pack(j);
 	firn_pagemap_close(&j->pagemap);
 	firn_stop_close(&j->stop);
 	release_all(j);

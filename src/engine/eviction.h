@@ -10,7 +10,8 @@
 #include "transfer/workers.h"
 
 #define FIRN_SLICE_PAGES 65536u              /* 256 MiB of 4 KiB pages */
-#define FIRN_GATHER_BYTES (1u << 20)         /* read from the target at a time */
+#define FIRN_SLICE_LEAST_PAGES 2048u
+#define FIRN_SCRATCH_PAGES 16u               /* j->buffer */
 #define FIRN_GAP_PAGES 3u                    /* holes this small are linked rather than splitting a run */
 
 /* A stretch of pages to evict, inside one mapping. */
@@ -25,6 +26,13 @@ struct firn_stretch {
 struct firn_mapping {
 	struct firn_range span;
 	bool watched;
+};
+
+/* Stretches [first, last): what is dropped in one step.  Written by the gatherer once it is gathered. */
+struct firn_slice {
+	uint32_t first, last;
+	uint64_t pages;
+	struct firn_builder_stats stats;     /* of the pack, up to its end */
 };
 
 struct firn_eviction {
@@ -50,29 +58,28 @@ struct firn_eviction {
 	uint32_t *places;            /* of every page, for the pack's index */
 	struct firn_pack_run *runs;
 	uint32_t nplaces, max_pages, nruns;
-	char *buffer;                /* FIRN_GATHER_BYTES */
-	uint64_t *cookies;
-	uint64_t total_pages, done_pages;
+	char *buffer;                /* FIRN_SCRATCH_PAGES, of the tracer's */
+	struct firn_slice *slices;
+	uint32_t nslices, max_slices;
+	uint64_t total_pages;
 	uint64_t clock;
 	uint64_t started;
 	struct firn_workers *workers;
-	struct firn_lane *lane;
-	struct {
-		const void *buf;
-		size_t len;
-		uint64_t offset;
-	} write;                     /* the lane's, while it is under way */
-	uint64_t write_ns;           /* in write calls; read when none is under way */
-	uint64_t wait_ns;            /* of it, what gathering had to wait for */
+	struct firn_lane *gatherer;  /* drives the builder, slice after slice */
+	struct firn_lane *writer;
+	uint64_t read_bytes;         /* from the target; atomic */
+	uint64_t pack_bytes;         /* the gatherer's, until it is waited for */
+	pthread_mutex_t lock;        /* of what follows, up to the blank line */
+	pthread_cond_t moved;
+	uint32_t gathered;           /* slices that are */
+	int gather_err;
+	uint64_t bad_address;        /* where the target could not be read, with */
+	int read_err;
+
 	bool armed;                  /* a slice was dropped: the target depends on us */
 	size_t stretches_bytes, places_bytes, runs_bytes;
 };
 
-/* Stretches [first, last) of one slice. */
-struct firn_slice {
-	uint32_t first, last;
-	uint64_t pages;
-};
 
 /* Charge the time since the last lap to @phase. */
 void firn_eviction_lap(struct firn_eviction *j, enum firn_phase phase);
@@ -90,13 +97,15 @@ int firn_walk(struct firn_eviction *j);
 
 /* Make the pack, its builder and the threads that serve it.  In the plan.  Returns 0, or -errno with *j->e. */
 int firn_slice_open_pack(struct firn_eviction *j);
-/* The next slice from stretch @first on. */
-struct firn_slice firn_slice_next(struct firn_eviction *j, uint32_t first);
 /*
- * Gather, write, arm, drop.  The target is stopped, injection open, the pager serves it.
- * Returns 0, or -errno with *j->e.  Before the drop (j->armed says whether there was one) its pages are
- * all in place; -ESRCH and -ENOTRECOVERABLE as in inject.h.
+ * Evict everything that was walked, slice by slice: gather, write, arm, drop.  While a slice is armed and
+ * dropped, the next ones are gathered and written.  The target is stopped, injection open, the pager serves it.
+ * Returns 0, or -errno with *j->e.  Before the first drop (j->armed says whether there was one) all pages are
+ * in place, and before a later one all pages of its slice; -ESRCH and -ENOTRECOVERABLE as in inject.h.
+ * Afterwards nothing reads the target any more.
  */
-int firn_slice_evict(struct firn_eviction *j, const struct firn_slice *s, bool last);
+int firn_slices_evict(struct firn_eviction *j);
+/* End what serves the builder, and the builder.  Whatever open_pack made. */
+void firn_slice_close_pack(struct firn_eviction *j);
 
 #endif

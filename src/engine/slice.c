@@ -1,10 +1,15 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * Slices: gather pages into the pack and write it, arm their mappings, drop them.  Stored before dropped.
+ *
+ * The gatherer drives the builder through all slices, its workers read and encode, the writer writes; this
+ * thread, the tracer, follows them: a slice that is gathered and stored is armed and dropped while the next
+ * ones are gathered.
  */
 #include "engine/eviction.h"
 
 #include <errno.h>
+#include <sched.h>
 #include <stdio.h>
 #include <string.h>
 #include <time.h>
@@ -13,20 +18,17 @@
 #include "base/log.h"
 #include "sys/sys.h"
 
-#define WORKERS 2u                   /* threads that encode */
+#define PROGRESS_NS 100000000u
 
-/* --- Builder callbacks --------------------------------------------------------------------------- */
+/* --- Builder callbacks, on its threads ------------------------------------------------------------ */
 
-/* On the lane: the one write that is under way. */
-static int write_out(void *arg)
+static int write_pack(void *ctx, const void *buf, size_t len, struct firn_poff offset)
 {
-	struct firn_eviction *j = arg;
-	uint64_t start = firn_sys.clock_ns();
-	size_t done = 0, len = j->write.len;
+	struct firn_eviction *j = ctx;
+	size_t done = 0;
 
 	while (done < len) {
-		long n = firn_sys.pwrite(j->pack->file.fd, (const char *)j->write.buf + done, len - done,
-					 j->write.offset + done);
+		long n = firn_sys.pwrite(j->pack->file.fd, (const char *)buf + done, len - done, offset.v + done);
 
 		if (n == -EINTR)
 			continue;
@@ -36,29 +38,7 @@ static int write_out(void *arg)
 		j->pack->file.m->write_calls++;
 		j->pack->file.m->write_bytes += (uint64_t)n;
 	}
-	j->write_ns += firn_sys.clock_ns() - start;
 	return 0;
-}
-
-static int write_pack(void *ctx, const void *buf, size_t len, struct firn_poff offset)
-{
-	struct firn_eviction *j = ctx;
-
-	j->write.buf = buf;
-	j->write.len = len;
-	j->write.offset = offset.v;
-	firn_lane_begin(j->lane, write_out, j);
-	return 0;
-}
-
-static int await_write(void *ctx)
-{
-	struct firn_eviction *j = ctx;
-	uint64_t start = firn_sys.clock_ns();
-	int err = firn_lane_wait(j->lane);
-
-	j->wait_ns += firn_sys.clock_ns() - start;
-	return err;
 }
 
 static void run_workers(void *ctx, uint32_t n, void (*fn)(void *arg, uint32_t i, uint32_t worker), void *arg)
@@ -68,81 +48,167 @@ static void run_workers(void *ctx, uint32_t n, void (*fn)(void *arg, uint32_t i,
 	firn_workers_run(j->workers, n, fn, arg);
 }
 
-/* A suspected duplicate: its original is still in the target, since its slice is. */
-static int same_page(void *ctx, uint64_t original, const void *page)
+static int unreadable(struct firn_eviction *j, uint64_t address, int err)
+{
+	pthread_mutex_lock(&j->lock);
+	if (!j->read_err) {
+		j->read_err = err;
+		j->bad_address = address;
+	}
+	pthread_mutex_unlock(&j->lock);
+	return err;
+}
+
+static int read_target(void *ctx, const struct firn_pack_run *runs, uint32_t n, void *buf)
 {
 	struct firn_eviction *j = ctx;
-	char *mine = j->buffer + FIRN_GATHER_BYTES;
+	struct iovec remote[64], local = { buf, 0 };
+	size_t page = j->en->page_size;
+	char *to = buf;
+	int err;
 
-	if (firn_proc_peek(j->t->pid, original, mine, j->en->page_size))
-		return 0;
-	return !memcmp(mine, page, j->en->page_size);
+	if (n && n <= ARRAY_SIZE(remote)) {
+		for (uint32_t k = 0; k < n; k++) {
+			remote[k].iov_base = (void *)(uintptr_t)runs[k].start.v;
+			remote[k].iov_len = runs[k].npages * page;
+			local.iov_len += remote[k].iov_len;
+		}
+		if (firn_sys.process_vm_readv(j->t->pid, &local, 1, remote, n) == (long)local.iov_len)
+			n = 0;
+	}
+	/* What cannot be read that way (PROT_NONE) can be by another. */
+	for (uint32_t k = 0; k < n; k++) {
+		err = firn_proc_peek(j->t->pid, runs[k].start.v, to, runs[k].npages * page);
+		if (err)
+			return unreadable(j, runs[k].start.v, err);
+		to += runs[k].npages * page;
+	}
+	__atomic_fetch_add(&j->read_bytes, local.iov_len, __ATOMIC_RELAXED);
+	return 0;
+}
+
+/* --- Gathering, while slices before are armed and dropped ----------------------------------------- */
+
+/* Cut what was walked into slices.  They become smaller towards the end: nothing goes on beside the last
+ * one's drop. */
+static void cut_slices(struct firn_eviction *j)
+{
+	uint64_t rest = j->total_pages;
+	uint32_t page = j->en->page_size;
+
+	for (uint32_t next = 0; next < j->nstretches;) {
+		struct firn_slice *s = &j->slices[j->nslices++];
+		uint64_t size = rest <= 2 * FIRN_SLICE_LEAST_PAGES ? rest : firn_min_u64(rest / 2, FIRN_SLICE_PAGES);
+
+		s->first = next;
+		while (next < j->nstretches && s->pages < size) {
+			struct firn_stretch *t = &j->stretches[next];
+			uint64_t pages = (t->end - t->start) / page, room = size - s->pages;
+
+			/* Cut it in two, if the tables have a place for the second half. */
+			if (pages > room && j->nstretches < j->max_stretches && j->nslices < j->max_slices) {
+				memmove(t + 1, t, (j->nstretches - next) * sizeof(*t));
+				j->nstretches++;
+				t[0].end = t[1].start = t[0].start + room * page;
+				pages = room;
+			}
+			s->pages += pages;
+			next++;
+		}
+		if (j->nslices == j->max_slices)
+			for (; next < j->nstretches; next++)
+				s->pages += (j->stretches[next].end - j->stretches[next].start) / page;
+		s->last = next;
+		rest -= s->pages;
+	}
+	for (uint32_t n = 0; n < j->nstretches; n++) {
+		struct firn_pack_run *run = &j->runs[j->nruns++];
+
+		run->start.v = j->stretches[n].start;
+		run->npages = (uint32_t)((j->stretches[n].end - j->stretches[n].start) / page);
+		run->first_place = j->nplaces;
+		j->nplaces += run->npages;
+	}
+}
+
+static int finish_pack(struct firn_eviction *j)
+{
+	struct firn_pack_target target = {
+		.pid = j->t->pid,
+		.start_time = j->t->image->start_time,
+		.runs = j->nruns,
+	};
+	struct firn_builder_index index = {
+		.targets = &target, .ntargets = 1,
+		.runs = j->runs, .nruns = j->nruns,
+		.places = j->places, .nplaces = j->nplaces,
+	};
+
+	memcpy(target.comm, j->t->image->comm, sizeof(target.comm));
+	return firn_builder_finish(j->builder, &index, &j->pack_bytes);
+}
+
+/* On the gatherer: the builder's driver, until the pack is whole or something failed. */
+static int gather(void *arg)
+{
+	struct firn_eviction *j = arg;
+	int err = 0;
+
+	for (uint32_t n = 0; !err && n < j->nslices; n++) {
+		struct firn_slice *s = &j->slices[n];
+
+		err = firn_builder_add(j->builder, j->runs + s->first, s->last - s->first, j->places);
+		if (!err)
+			err = firn_builder_end_slice(j->builder);
+		firn_builder_get_stats(j->builder, &s->stats);
+		pthread_mutex_lock(&j->lock);
+		if (err)
+			j->gather_err = err;
+		else
+			j->gathered = n + 1;
+		pthread_cond_signal(&j->moved);
+		pthread_mutex_unlock(&j->lock);
+	}
+	return err ? err : finish_pack(j);
+}
+
+static int write_all(void *arg)
+{
+	struct firn_eviction *j = arg;
+
+	firn_builder_write_all(j->builder);
+	return 0;
+}
+
+/* Wait until slice @n is encoded. */
+static int await_gathered(struct firn_eviction *j, uint32_t n)
+{
+	int err;
+
+	pthread_mutex_lock(&j->lock);
+	while (j->gathered <= n && !j->gather_err) {
+		struct timespec until;
+		uint64_t at;
+
+		clock_gettime(CLOCK_MONOTONIC, &until);
+		at = (uint64_t)until.tv_nsec + PROGRESS_NS;
+		until.tv_sec += (time_t)(at / 1000000000u);
+		until.tv_nsec = (long)(at % 1000000000u);
+		pthread_cond_clockwait(&j->moved, &j->lock, CLOCK_MONOTONIC, &until);
+		if (j->o->progress) {
+			uint64_t pages = __atomic_load_n(&j->read_bytes, __ATOMIC_RELAXED) / j->en->page_size;
+
+			pthread_mutex_unlock(&j->lock);
+			j->o->progress(j->o->arg, "gather", firn_min_u64(pages, j->total_pages), j->total_pages);
+			pthread_mutex_lock(&j->lock);
+		}
+	}
+	err = j->gathered <= n ? j->gather_err : 0;
+	pthread_mutex_unlock(&j->lock);
+	return err;
 }
 
 /* --- One slice ----------------------------------------------------------------------------------- */
-
-struct firn_slice firn_slice_next(struct firn_eviction *j, uint32_t first)
-{
-	struct firn_slice s = { first, first, 0 };
-
-	while (s.last < j->nstretches && s.pages < FIRN_SLICE_PAGES) {
-		struct firn_stretch *t = &j->stretches[s.last];
-		uint64_t pages = (t->end - t->start) / j->en->page_size, room = FIRN_SLICE_PAGES - s.pages;
-
-		if (pages > room) {
-			/* Cut it in two; the table has a place for the second half. */
-			if (j->nstretches == j->max_stretches)
-				break;
-			memmove(t + 1, t, (j->nstretches - s.last) * sizeof(*t));
-			j->nstretches++;
-			t[0].end = t[1].start = t[0].start + room * j->en->page_size;
-			pages = room;
-		}
-		s.pages += pages;
-		s.last++;
-	}
-	return s;
-}
-
-static int read_target(struct firn_eviction *j, uint64_t address, size_t len)
-{
-	return firn_proc_peek(j->t->pid, address, j->buffer, len);
-}
-
-static int gather(struct firn_eviction *j, const struct firn_slice *s)
-{
-	uint32_t page = j->en->page_size;
-
-	for (uint32_t n = s->first; n < s->last; n++) {
-		const struct firn_stretch *t = &j->stretches[n];
-		struct firn_pack_run *run = &j->runs[j->nruns++];
-
-		run->start.v = t->start;
-		run->npages = (uint32_t)((t->end - t->start) / page);
-		run->first_place = j->nplaces;
-		for (uint64_t a = t->start; a < t->end;) {
-			size_t len = (size_t)firn_min_u64(t->end - a, FIRN_GATHER_BYTES);
-			uint32_t pages = (uint32_t)(len / page);
-			int err = read_target(j, a, len);
-
-			if (err)
-				return firn_err_set(j->e, FIRN_EXIT_FAILED, -err, "read",
-						    "process %d: memory at %#llx cannot be read (%s): left running, nothing evicted",
-						    j->t->pid, (unsigned long long)a, strerror(-err));
-			for (uint32_t k = 0; k < pages; k++)
-				j->cookies[k] = a + (uint64_t)k * page;
-			err = firn_builder_add_pages(j->builder, j->buffer, pages, j->cookies,
-						     j->places + j->nplaces);
-			if (err)
-				return err;
-			j->nplaces += pages;
-			a += len;
-			if (j->o->progress)
-				j->o->progress(j->o->arg, "gather", j->done_pages + j->nplaces, j->total_pages);
-		}
-	}
-	return 0;
-}
 
 static uint32_t link_of_place(uint32_t place)
 {
@@ -159,10 +225,10 @@ static uint32_t link_of_place(uint32_t place)
 }
 
 /* Enter the slice's pages into the link table, small holes between them included. */
-static int link_slice(struct firn_eviction *j, const struct firn_slice *s, uint32_t first_place)
+static int link_slice(struct firn_eviction *j, const struct firn_slice *s)
 {
 	struct firn_link *l = &j->t->armed.link;
-	uint32_t page = j->en->page_size, place = first_place;
+	uint32_t page = j->en->page_size, place = j->runs[s->first].first_place;
 
 	for (uint32_t n = s->first; n < s->last;) {
 		uint64_t start = j->stretches[n].start, end = j->stretches[n].end;
@@ -250,62 +316,55 @@ static int store_failed(struct firn_eviction *j, int err)
 			    strerror(-err), j->t->pid);
 }
 
-static int write_slice(struct firn_eviction *j, bool last)
+static int gather_failed(struct firn_eviction *j, int err)
 {
-	struct firn_pack_target target = {
-		.pid = j->t->pid,
-		.start_time = j->t->image->start_time,
-		.runs = j->nruns,
-	};
-	struct firn_builder_index index = {
-		.targets = &target, .ntargets = 1,
-		.runs = j->runs, .nruns = j->nruns,
-		.places = j->places, .nplaces = j->nplaces,
-	};
+	if (!j->read_err)
+		return store_failed(j, err);
+	return firn_err_set(j->e, FIRN_EXIT_FAILED, -j->read_err, "read",
+			    "process %d: memory at %#llx cannot be read (%s): left running, nothing evicted", j->t->pid,
+			    (unsigned long long)j->bad_address, strerror(-j->read_err));
+}
+
+/* The slice's blocks are in the store: then the tables may say so. */
+static int await_stored(struct firn_eviction *j, const struct firn_slice *s, bool last)
+{
 	struct firn_pack_memory *m = j->pack->file.m;
-	struct firn_builder_stats stats;
 	int err;
 
-	memcpy(target.comm, j->t->image->comm, sizeof(target.comm));
-	err = last ? firn_builder_finish(j->builder, &index, &m->bytes) : firn_builder_end_slice(j->builder);
+	err = last ? firn_lane_wait(j->gatherer) : firn_builder_await(j->builder, s->stats.end);
 	/* Through the page cache, writing can fail later: not after the drop. */
 	if (!err && j->pack->buffered && fdatasync(j->pack->file.fd))
 		err = -errno;
 	if (err)
-		return store_failed(j, err);
-	firn_builder_get_stats(j->builder, &stats);
-	m->fills = stats.fills;
-	m->duplicates = stats.duplicate_pages;
-	m->raw_bytes = stats.pages * j->en->page_size;
-	__atomic_store_n(&m->blocks, stats.blocks, __ATOMIC_RELEASE);
-	if (!last)
-		m->bytes = stats.write_bytes;
+		return gather_failed(j, err);
+	m->fills = s->stats.fills;
+	m->duplicates = s->stats.duplicate_pages;
+	m->raw_bytes = s->stats.pages * j->en->page_size;
+	m->bytes = last ? j->pack_bytes : s->stats.end;
+	__atomic_store_n(&m->blocks, s->stats.blocks, __ATOMIC_RELEASE);
 	return 0;
 }
 
-int firn_slice_evict(struct firn_eviction *j, const struct firn_slice *s, bool last)
+static int evict_slice(struct firn_eviction *j, uint32_t n)
 {
 	struct firn_link *l = &j->t->armed.link;
-	uint32_t first_place = j->nplaces;
-	uint64_t write_ns = j->write_ns, wait_ns = j->wait_ns;
+	const struct firn_slice *s = &j->slices[n];
 	int err;
 
-	err = gather(j, s);
+	err = await_gathered(j, n);
 	if (err)
-		return j->e->code ? err : store_failed(j, err);
+		return gather_failed(j, err);
 	firn_point(FIRN_POINT_GATHERED);
-	err = write_slice(j, last);
+	firn_eviction_lap(j, FIRN_PHASE_GATHER);
+	err = await_stored(j, s, n + 1 == j->nslices);
 	if (err)
 		return err;
 	firn_point(FIRN_POINT_WRITTEN);
-	firn_eviction_lap(j, FIRN_PHASE_GATHER);
-	/* Writing overlaps gathering: what had to be waited for is not gathering. */
-	j->t->image->ns[FIRN_PHASE_GATHER] -= j->wait_ns - wait_ns;
-	j->t->image->ns[FIRN_PHASE_WRITE] += j->write_ns - write_ns;
+	firn_eviction_lap(j, FIRN_PHASE_WRITE);
 
 	err = arm(j, s);
 	if (!err)
-		err = link_slice(j, s, first_place);
+		err = link_slice(j, s);
 	if (err) {
 		firn_link_unpublish(l);
 		return firn_err_set(j->e, FIRN_EXIT_REFUSED, -err, "arm",
@@ -320,7 +379,6 @@ int firn_slice_evict(struct firn_eviction *j, const struct firn_slice *s, bool l
 	err = drop(j, s);
 	firn_point(FIRN_POINT_DROPPED);
 	firn_eviction_lap(j, FIRN_PHASE_DROP);
-	j->done_pages += s->pages;
 	j->t->image->pages += s->pages;
 	if (err)
 		return firn_err_set(j->e, err == -ESRCH ? FIRN_EXIT_NOT_FOUND : FIRN_EXIT_LOST, -err,
@@ -331,14 +389,39 @@ int firn_slice_evict(struct firn_eviction *j, const struct firn_slice *s, bool l
 	return 0;
 }
 
+int firn_slices_evict(struct firn_eviction *j)
+{
+	int err = 0;
+
+	cut_slices(j);
+	firn_lane_begin(j->writer, write_all, j);
+	firn_lane_begin(j->gatherer, gather, j);
+	for (uint32_t n = 0; !err && n < j->nslices; n++)
+		err = evict_slice(j, n);
+	if (err)
+		firn_builder_abort(j->builder);
+	firn_lane_wait(j->gatherer);
+	firn_lane_wait(j->writer);
+	return err;
+}
+
+static unsigned int count_cores(void)
+{
+	cpu_set_t set;
+	int n = sched_getaffinity(0, sizeof(set), &set) ? 1 : CPU_COUNT(&set);
+
+	return n < (int)FIRN_BUILDER_WORKERS_MAX ? (unsigned int)n : FIRN_BUILDER_WORKERS_MAX;
+}
+
 int firn_slice_open_pack(struct firn_eviction *j)
 {
 	struct firn_builder_config config = {
 		.page_size = j->en->page_size,
 		.cipher = j->en->config.cipher,
 		.key = j->en->config.cipher == FIRN_CIPHER_OFF ? NULL : j->en->config.key,
-		.workers = WORKERS,
-		.ops = { .write = write_pack, .wait = await_write, .run = run_workers, .same = same_page },
+		.workers = count_cores(),
+		.own_writer = true,
+		.ops = { .read = read_target, .write = write_pack, .run = run_workers },
 		.ctx = j,
 	};
 	struct firn_builder_pack pack = { .pid = j->t->pid, .start_time = j->t->image->start_time };
@@ -346,15 +429,18 @@ int firn_slice_open_pack(struct firn_eviction *j)
 	char boot[64];
 	int err;
 
-	/* A block for every sixteen pages, and a partial one for each slice. */
 	err = firn_pack_ref_create(j->en, &j->pack,
-				   j->max_pages / FIRN_BLOCK_PAGES + j->max_pages / FIRN_SLICE_PAGES + 16,
+				   (uint32_t)firn_builder_blocks_max(j->max_pages, j->en->page_size, j->max_slices),
 				   FIRN_FILLS_MAX / 16, j->e);
 	if (err)
 		return err;
-	err = firn_workers_open(&j->workers, WORKERS);
+	pthread_mutex_init(&j->lock, NULL);
+	pthread_cond_init(&j->moved, NULL);
+	err = firn_workers_open(&j->workers, config.workers);
 	if (!err)
-		err = firn_lane_open(&j->lane);
+		err = firn_lane_open(&j->gatherer);
+	if (!err)
+		err = firn_lane_open(&j->writer);
 	if (!err)
 		err = firn_builder_open(&j->builder, &config);
 	if (err)
@@ -379,4 +465,12 @@ int firn_slice_open_pack(struct firn_eviction *j)
 	if (err)
 		return firn_err_set(j->e, FIRN_EXIT_FAILED, -err, "builder", "a pack cannot be begun (%s)", strerror(-err));
 	return 0;
+}
+
+void firn_slice_close_pack(struct firn_eviction *j)
+{
+	firn_lane_close(j->gatherer);
+	firn_lane_close(j->writer);
+	firn_workers_close(j->workers);
+	firn_builder_close(j->builder);
 }

@@ -1,19 +1,19 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Pages in, a pack out.  Owns one mapping with all its buffers and tables, and a codec per worker;
- * does no I/O but through the callbacks, and allocates in firn_builder_open only.
+ * Pages in, a pack out.  Owns one mapping with all its buffers and tables; does no I/O but through
+ * the callbacks, and allocates in firn_builder_open only.
  *
- * A unique page is copied to the staging buffer.  A full staging buffer (a batch) becomes stored
- * bytes in two parallel passes: compress (staging -> scratch), which gives each block its size and
- * so its offset, then seal (scratch, or staging for a block that did not shrink -> output buffer),
- * which encrypts each block straight to where it will be written from.
+ * What is added is cut into batches, numbered in order.  A worker takes a whole batch: reads its
+ * pages into a buffer that fits a core's cache, scans them, elides, compresses block by block, and
+ * seals each block straight to where it will be written from.  Two steps are taken in the order of
+ * the batches (struct turn): eliding, so that what is a duplicate of what does not depend on chance,
+ * and reserving places in the output, so that blocks ascend in the file.
  *
- * Invariants, between calls:
- *   1. staging holds pages of blocks first_block.. only; blocks before that are sealed.
- *   2. out[cur][0, fill) are the bytes of the pack from out_offset on; fill <= out_bytes + slack.
- *   3. out_offset is a multiple of 4096, and everything before it has been handed to write().
- *   4. with wait(): the other output buffer may be under way if pending, and is not touched then.
- *   5. err != 0: nothing is encoded or written any more.
+ * Who may touch what:
+ *   elider, next_block, counts of pages    the worker whose turn it is to elide
+ *   pack.blocks, counts of blocks          the worker whose turn it is to place
+ *   cursor, turns, published               whoever holds the output's lock
+ *   everything                             the caller, while no add is under way
  */
 #include "pack/builder.h"
 
@@ -24,63 +24,64 @@
 #include <xxhash.h>
 
 #include "pack/codec.h"
+#include "pack/elide.h"
+#include "pack/output.h"
 
-#define ORIGINALS (2u * FIRN_BUILDER_SLICE_PAGES)       /* load <= 0.5 */
-#define FILL_SLOTS (2u * FIRN_FILLS_MAX)
-#define PROBES_MAX 64u          /* a hostile target may choose pages whose hashes collide */
-#define SAME_MAX 4u             /* candidates with the same hash that are looked at */
-
-/* A unique page of this slice. */
-struct original {
-	uint64_t cookie;
-	uint32_t hash;                  /* upper half of XXH3-64 */
-	uint32_t slot;                  /* slot + 1; 0: free */
-};
-
-/* A block of the batch on its way. */
+/* A block on its way. */
 struct job {
-	uint8_t *out;
 	uint32_t raw_bytes;
 	uint32_t stored_bytes;
 	uint8_t codec;
-	int err;
+};
+
+struct worker {
+	struct firn_codec codec;
+	uint8_t *raw;                   /* a batch of pages; the unique ones move to its front */
+	uint8_t *scratch;               /* scratch_stride for each block */
+	uint8_t *page;                  /* an original, read again */
+	struct firn_pack_run *runs;     /* what the batch consists of */
+	struct firn_scan *scans;        /* of its pages */
+	struct job *jobs;               /* of its blocks */
+	uint32_t *sizes;
+	uint64_t *offsets;
+	uint32_t number;                /* of the batch */
+	uint32_t nruns, npages;
+	uint32_t unique;
+	uint32_t first_block;
+};
+
+/* What add() still has to hand out. */
+struct cursor {
+	const struct firn_pack_run *runs;
+	uint32_t nruns, run;
+	uint32_t page;                  /* of that run */
+	uint32_t batch;                 /* number of the next */
+	uint32_t *places;
 };
 
 struct firn_builder {
 	size_t map_bytes;
 	uint32_t page_size;
 	uint32_t block_bytes;           /* raw */
-	uint32_t batch_blocks;
-	uint32_t out_bytes;
-	uint32_t workers;
+	uint32_t batch_pages;
+	uint32_t scratch_stride;
+	uint32_t nworkers;
 	enum firn_cipher cipher;
 	struct firn_builder_ops ops;
 	void *ctx;
 
-	struct job *jobs;               /* batch_blocks */
-	struct original *originals;     /* ORIGINALS */
-	uint32_t *fill_slots;           /* FILL_SLOTS: index in the fill table + 1; 0: free */
-	uint8_t *staging;               /* batch_blocks * block_bytes */
-	uint8_t *scratch;               /* the same */
-	uint8_t *out[2];
-
+	struct firn_output out;
+	struct firn_elider elider;
+	struct cursor cursor;
+	uint32_t elide_turn, place_turn;        /* number of the batch whose turn it is */
 	bool active;
-	bool pending;                   /* a write may be under way */
 	bool begun;                     /* pack.generation has been used */
-	int err;
-	uint32_t cur;                   /* output buffer in use */
-	size_t fill;
-	uint64_t out_offset;
-	uint32_t first_block;
-	uint32_t staged;                /* pages */
-	uint32_t slice_pages;           /* added in this slice */
-	uint32_t slice_originals;
-	uint32_t slice_blocks;          /* sealed in this slice */
-	uint32_t job_base;
+	uint32_t next_block;
+	uint64_t sliced_pages;          /* added before the last end of a slice */
 	struct firn_builder_pack pack;
-	struct firn_builder_stats stats;
-	struct firn_codec codecs[FIRN_BUILDER_WORKERS_MAX];
+	struct firn_builder_stats stats, published;
 	struct firn_pack_header header;
+	struct worker workers[FIRN_BUILDER_WORKERS_MAX];
 };
 
 static size_t take(size_t *total, size_t bytes)
@@ -106,13 +107,47 @@ static int populate(void *map, size_t bytes)
 	return 0;
 }
 
+static int open_workers(struct firn_builder *b, const uint8_t *key)
+{
+	uint32_t piece_bytes = b->block_bytes > FIRN_INDEX_PIECE_BYTES ? b->block_bytes
+								       : FIRN_INDEX_PIECE_BYTES;
+	int r = 0;
+
+	for (uint32_t i = 0; i < b->nworkers && r == 0; i++)
+		r = firn_codec_open(&b->workers[i].codec, b->cipher, key, piece_bytes);
+	return r;
+}
+
+/* One mapping for all: @map NULL only counts its bytes. */
+static size_t lay_out(struct firn_builder *b, uint8_t *map)
+{
+	uint32_t batch_blocks = b->batch_pages / FIRN_BLOCK_PAGES;
+	size_t total = 0;
+
+	/* The large ones first: they are aligned for huge pages then. */
+	b->out.ring = map + take(&total, 2 * (size_t)b->out.buffer_bytes);
+	b->elider.originals =
+		(struct firn_original *)(map + take(&total, firn_elider_originals_bytes()));
+	b->elider.fill_slots = (uint32_t *)(map + take(&total, firn_elider_fills_bytes()));
+	for (uint32_t i = 0; i < b->nworkers; i++) {
+		struct worker *w = &b->workers[i];
+
+		w->raw = map + take(&total, (size_t)b->batch_pages * b->page_size);
+		w->scratch = map + take(&total, (size_t)batch_blocks * b->scratch_stride);
+		w->page = map + take(&total, b->page_size);
+		w->runs = (struct firn_pack_run *)(map + take(&total, b->batch_pages * sizeof(*w->runs)));
+		w->scans = (struct firn_scan *)(map + take(&total, b->batch_pages * sizeof(*w->scans)));
+		w->jobs = (struct job *)(map + take(&total, batch_blocks * sizeof(*w->jobs)));
+		w->sizes = (uint32_t *)(map + take(&total, batch_blocks * sizeof(*w->sizes)));
+		w->offsets = (uint64_t *)(map + take(&total, batch_blocks * sizeof(*w->offsets)));
+	}
+	return total;
+}
+
 int firn_builder_open(struct firn_builder **ret, const struct firn_builder_config *config)
 {
 	uint32_t ps = config->page_size, workers = config->workers ? config->workers : 1;
 	uint32_t out_bytes = config->out_bytes ? config->out_bytes : FIRN_BUILDER_OUT_BYTES;
-	uint32_t batch_bytes = config->batch_bytes ? config->batch_bytes : FIRN_BUILDER_BATCH_BYTES;
-	uint32_t block_bytes = FIRN_BLOCK_PAGES * ps, piece_bytes, batch_blocks;
-	size_t jobs, originals, fill_slots, staging, scratch, out0, out1, out_room, total = 0;
 	struct firn_builder *b;
 	uint8_t *map;
 	int r;
@@ -120,52 +155,45 @@ int firn_builder_open(struct firn_builder **ret, const struct firn_builder_confi
 	*ret = NULL;
 	if (ps < FIRN_PAGE_SIZE_MIN || ps > FIRN_PAGE_SIZE_MAX || (ps & (ps - 1)) ||
 	    workers > FIRN_BUILDER_WORKERS_MAX || out_bytes < 65536 || out_bytes > (1u << 30) ||
-	    out_bytes % FIRN_PACK_ALIGN || batch_bytes > (1u << 30) || !config->ops.write)
+	    out_bytes % FIRN_PACK_ALIGN || !config->ops.write || !config->ops.read)
 		return -EINVAL;
-	piece_bytes = block_bytes > FIRN_INDEX_PIECE_BYTES ? block_bytes : FIRN_INDEX_PIECE_BYTES;
-	batch_blocks = batch_bytes > block_bytes ? batch_bytes / block_bytes : 1;
-	/* One piece may overrun; heads, tags, the footer and its padding come on top. */
-	out_room = (size_t)out_bytes + piece_bytes + 3 * FIRN_PACK_ALIGN;
-
-	take(&total, sizeof(*b));
-	jobs = take(&total, batch_blocks * sizeof(struct job));
-	originals = take(&total, ORIGINALS * sizeof(struct original));
-	fill_slots = take(&total, FILL_SLOTS * sizeof(uint32_t));
-	staging = take(&total, (size_t)batch_blocks * block_bytes);
-	scratch = take(&total, (size_t)batch_blocks * block_bytes);
-	out0 = take(&total, out_room);
-	out1 = config->ops.wait ? take(&total, out_room) : out0;
-
-	map = mmap(NULL, total, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-	if (map == MAP_FAILED)
+	b = calloc(1, sizeof(*b));
+	if (!b)
 		return -ENOMEM;
-	if (populate(map, total) < 0) {
-		munmap(map, total);
-		return -ENOMEM;
-	}
-	b = (struct firn_builder *)map;
-	b->map_bytes = total;
 	b->page_size = ps;
-	b->block_bytes = block_bytes;
-	b->batch_blocks = batch_blocks;
-	b->out_bytes = out_bytes;
-	b->workers = workers;
+	b->block_bytes = FIRN_BLOCK_PAGES * ps;
+	b->batch_pages = firn_builder_batch_pages(ps);
+	b->scratch_stride = (uint32_t)firn_block_span_bytes(b->block_bytes);
+	b->nworkers = workers;
 	b->cipher = config->cipher;
 	b->ops = config->ops;
 	b->ctx = config->ctx;
-	b->jobs = (struct job *)(map + jobs);
-	b->originals = (struct original *)(map + originals);
-	b->fill_slots = (uint32_t *)(map + fill_slots);
-	b->staging = map + staging;
-	b->scratch = map + scratch;
-	b->out[0] = map + out0;
-	b->out[1] = map + out1;
-	for (uint32_t i = 0; i < workers; i++) {
-		r = firn_codec_open(&b->codecs[i], config->cipher, config->key, piece_bytes);
-		if (r < 0) {
-			firn_builder_close(b);
-			return r;
-		}
+	b->out.write = config->ops.write;
+	b->out.ctx = config->ctx;
+	b->out.own_writer = config->own_writer;
+	/* The largest piece must fit one buffer: a block, or an index piece with its head. */
+	b->out.buffer_bytes = out_bytes;
+	if (out_bytes < b->block_bytes + FIRN_PACK_ALIGN)
+		b->out.buffer_bytes = b->block_bytes + FIRN_PACK_ALIGN;
+	b->map_bytes = lay_out(b, NULL);
+	map = mmap(NULL, b->map_bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	if (map == MAP_FAILED) {
+		free(b);
+		return -ENOMEM;
+	}
+	lay_out(b, map);
+	r = firn_output_open(&b->out);
+	if (r < 0) {
+		munmap(map, b->map_bytes);
+		free(b);
+		return r;
+	}
+	r = populate(map, b->map_bytes);
+	if (r == 0)
+		r = open_workers(b, config->key);
+	if (r < 0) {
+		firn_builder_close(b);
+		return r;
 	}
 	*ret = b;
 	return 0;
@@ -175,220 +203,28 @@ void firn_builder_close(struct firn_builder *b)
 {
 	if (!b)
 		return;
-	if (b->pending)
-		b->ops.wait(b->ctx);
-	for (uint32_t i = 0; i < b->workers; i++)
-		firn_codec_close(&b->codecs[i]);
-	explicit_bzero(b->staging, (size_t)b->batch_blocks * b->block_bytes);
-	explicit_bzero(b->scratch, (size_t)b->batch_blocks * b->block_bytes);
-	munmap(b, b->map_bytes);
-}
+	for (uint32_t i = 0; i < b->nworkers; i++) {
+		struct worker *w = &b->workers[i];
 
-static int fail(struct firn_builder *b, int r)
-{
-	if (!b->err)
-		b->err = r < 0 ? r : -EIO;
-	return b->err;
-}
-
-static int wait_pending(struct firn_builder *b)
-{
-	int r = 0;
-
-	if (b->pending) {
-		b->pending = false;
-		r = b->ops.wait(b->ctx);
+		firn_codec_close(&w->codec);
+		explicit_bzero(w->raw, (size_t)b->batch_pages * b->page_size);
+		explicit_bzero(w->scratch,
+			       (size_t)b->batch_pages / FIRN_BLOCK_PAGES * b->scratch_stride);
+		explicit_bzero(w->page, b->page_size);
 	}
-	return r ? fail(b, r) : 0;
+	firn_output_close(&b->out);
+	munmap(b->out.ring, b->map_bytes);
+	free(b);
 }
 
-/* Write the first @len bytes of the output buffer; what lies behind them starts the next one. */
-static int write_out(struct firn_builder *b, size_t len)
+void firn_builder_abort(struct firn_builder *b)
 {
-	const uint8_t *full = b->out[b->cur];
-	int r;
-
-	r = wait_pending(b);
-	if (r < 0)
-		return r;
-	r = b->ops.write(b->ctx, full, len, (struct firn_poff){ b->out_offset });
-	if (r)
-		return fail(b, r);
-	b->stats.write_calls++;
-	b->stats.write_bytes += len;
-	if (b->ops.wait) {
-		b->pending = true;
-		b->cur ^= 1;
-	}
-	b->out_offset += len;
-	b->fill -= len;
-	if (b->fill)
-		memmove(b->out[b->cur], full + len, b->fill);
-	return 0;
+	firn_output_fail(&b->out, -ECANCELED);
 }
 
-/* Make room behind fill for one more piece. */
-static int make_room(struct firn_builder *b)
+void firn_builder_write_all(struct firn_builder *b)
 {
-	int r = 0;
-
-	while (r == 0 && b->fill >= b->out_bytes)
-		r = write_out(b, b->out_bytes);
-	return r;
-}
-
-/* Write everything, zero padded to 4096, and see it through. */
-static int drain(struct firn_builder *b)
-{
-	size_t padded;
-	int r;
-
-	while (b->fill > b->out_bytes) {
-		r = write_out(b, b->out_bytes);
-		if (r < 0)
-			return r;
-	}
-	padded = firn_align_up(b->fill, FIRN_PACK_ALIGN);
-	if (padded) {
-		memset(b->out[b->cur] + b->fill, 0, padded - b->fill);
-		b->fill = padded;
-		r = write_out(b, padded);
-		if (r < 0)
-			return r;
-	}
-	return wait_pending(b);
-}
-
-static void run(struct firn_builder *b, uint32_t n,
-		void (*fn)(void *arg, uint32_t i, uint32_t worker))
-{
-	if (b->ops.run && n > 1) {
-		b->ops.run(b->ctx, n, fn, b);
-		return;
-	}
-	for (uint32_t i = 0; i < n; i++)
-		fn(b, i, 0);
-}
-
-static void compress_job(void *arg, uint32_t i, uint32_t worker)
-{
-	struct firn_builder *b = arg;
-	struct job *j = &b->jobs[i];
-	size_t at = (size_t)i * b->block_bytes;
-
-	if (worker >= b->workers) {
-		j->err = -EINVAL;
-		return;
-	}
-	j->stored_bytes = firn_codec_compress(&b->codecs[worker], b->staging + at, j->raw_bytes,
-					      b->scratch + at, &j->codec);
-	j->err = 0;
-}
-
-static void seal_job(void *arg, uint32_t i, uint32_t worker)
-{
-	struct firn_builder *b = arg;
-	struct job *j = &b->jobs[b->job_base + i];
-	size_t at = (size_t)(b->job_base + i) * b->block_bytes;
-	struct firn_piece p = {
-		.generation = b->pack.generation,
-		.number = b->first_block + b->job_base + i,
-		.raw_bytes = j->raw_bytes,
-		.stored_bytes = j->stored_bytes,
-		.codec = j->codec,
-	};
-	uint32_t sealed = j->stored_bytes + FIRN_TAG_BYTES;
-
-	if (worker >= b->workers) {
-		j->err = -EINVAL;
-		return;
-	}
-	j->err = firn_codec_seal(&b->codecs[worker], &p,
-				 (j->codec == FIRN_CODEC_RAW ? b->staging : b->scratch) + at,
-				 j->out);
-	memset(j->out + sealed, 0, firn_block_span_bytes(j->stored_bytes) - sealed);
-}
-
-/* A callback that does not make all its calls must not go unnoticed. */
-static void expect_jobs(struct firn_builder *b, uint32_t first, uint32_t n)
-{
-	for (uint32_t i = first; i < first + n; i++)
-		b->jobs[i].err = -EIO;
-}
-
-static int jobs_result(struct firn_builder *b, uint32_t first, uint32_t n)
-{
-	for (uint32_t i = first; i < first + n; i++) {
-		if (b->jobs[i].err)
-			return fail(b, b->jobs[i].err);
-	}
-	return 0;
-}
-
-/* Seal as many blocks as begin before the end of the output buffer, from @first on. */
-static int seal_some(struct firn_builder *b, uint32_t first, uint32_t nblocks, uint32_t *ret_next)
-{
-	size_t pos = b->fill;
-	uint32_t i;
-	int r;
-
-	for (i = first; i < nblocks && pos < b->out_bytes; i++) {
-		struct job *j = &b->jobs[i];
-
-		j->out = b->out[b->cur] + pos;
-		pos += firn_block_span_bytes(j->stored_bytes);
-	}
-	expect_jobs(b, first, i - first);
-	b->job_base = first;
-	run(b, i - first, seal_job);
-	r = jobs_result(b, first, i - first);
-	if (r < 0)
-		return r;
-	for (uint32_t k = first; k < i; k++) {
-		const struct job *j = &b->jobs[k];
-
-		b->pack.blocks[b->first_block + k] = (struct firn_block){
-			.offset = { b->out_offset + (uint64_t)(j->out - b->out[b->cur]) },
-			.stored_bytes = j->stored_bytes,
-			.raw_pages = (uint8_t)(j->raw_bytes / b->page_size),
-			.codec = j->codec,
-		};
-		b->stats.raw_blocks += j->codec == FIRN_CODEC_RAW;
-	}
-	b->stats.stored_bytes += pos - b->fill;
-	b->fill = pos;
-	*ret_next = i;
-	return 0;
-}
-
-/* Encode what is staged, whole blocks and a last partial one. */
-static int encode_batch(struct firn_builder *b)
-{
-	uint32_t nblocks = (b->staged + FIRN_BLOCK_PAGES - 1) / FIRN_BLOCK_PAGES, next = 0;
-	int r;
-
-	for (uint32_t i = 0; i < nblocks; i++)
-		b->jobs[i].raw_bytes = b->block_bytes;
-	if (b->staged % FIRN_BLOCK_PAGES)
-		b->jobs[nblocks - 1].raw_bytes = b->staged % FIRN_BLOCK_PAGES * b->page_size;
-	expect_jobs(b, 0, nblocks);
-	run(b, nblocks, compress_job);
-	r = jobs_result(b, 0, nblocks);
-	if (r < 0)
-		return r;
-	while (next < nblocks) {
-		r = make_room(b);
-		if (r < 0)
-			return r;
-		r = seal_some(b, next, nblocks, &next);
-		if (r < 0)
-			return r;
-	}
-	b->first_block += nblocks;
-	b->slice_blocks += nblocks;
-	b->stats.blocks += nblocks;
-	b->staged = 0;
-	return 0;
+	firn_output_write_all(&b->out);
 }
 
 static uint32_t host_machine(void)
@@ -402,23 +238,13 @@ static uint32_t host_machine(void)
 #endif
 }
 
-static void forget_originals(struct firn_builder *b)
-{
-	if (b->slice_originals)
-		memset(b->originals, 0, ORIGINALS * sizeof(*b->originals));
-	b->slice_originals = 0;
-}
-
 int firn_builder_begin(struct firn_builder *b, const struct firn_builder_pack *pack)
 {
 	struct firn_pack_header *h = &b->header;
-	int r;
+	const uint32_t header_bytes = sizeof(*h);
+	uint64_t offset;
 
 	b->active = false;
-	r = wait_pending(b);
-	b->err = 0;
-	if (r < 0)
-		return r;
 	if ((!pack->blocks && pack->blocks_cap) || (!pack->fills && pack->fills_cap))
 		return -EINVAL;
 	/* Its nonces may be used up: trying again under it would undo the encryption of both. */
@@ -428,13 +254,12 @@ int firn_builder_begin(struct firn_builder *b, const struct firn_builder_pack *p
 	b->pack = *pack;
 	if (b->pack.blocks_cap > FIRN_BLOCKS_MAX)
 		b->pack.blocks_cap = FIRN_BLOCKS_MAX;
-	if (b->pack.fills_cap > FIRN_FILLS_MAX)
-		b->pack.fills_cap = FIRN_FILLS_MAX;
-	forget_originals(b);
-	if (b->stats.fills)
-		memset(b->fill_slots, 0, FILL_SLOTS * sizeof(*b->fill_slots));
+	firn_elider_begin(&b->elider, pack->fills,
+			  pack->fills_cap < FIRN_FILLS_MAX ? pack->fills_cap : FIRN_FILLS_MAX);
 	memset(&b->stats, 0, sizeof(b->stats));
-	b->first_block = b->staged = b->slice_pages = b->slice_blocks = 0;
+	b->published = b->stats;
+	b->next_block = 0;
+	b->sliced_pages = 0;
 
 	memset(h, 0, sizeof(*h));
 	memcpy(h->magic, FIRN_PACK_MAGIC, sizeof(h->magic));
@@ -453,180 +278,327 @@ int firn_builder_begin(struct firn_builder *b, const struct firn_builder_pack *p
 	memcpy(h->boot_id, pack->boot_id, sizeof(h->boot_id));
 	memcpy(h->comm, pack->comm, sizeof(h->comm));
 	h->checksum = XXH3_64bits(h, offsetof(struct firn_pack_header, checksum));
-	b->cur = 0;
-	memcpy(b->out[0], h, sizeof(*h));
-	b->fill = sizeof(*h);
-	b->out_offset = 0;
+	firn_output_begin(&b->out);
+	firn_output_reserve(&b->out, &header_bytes, 1, &offset);
+	firn_output_put(&b->out, offset, h, sizeof(*h));
+	firn_output_filled(&b->out, offset, sizeof(*h));
 	b->active = true;
 	return 0;
 }
 
-/* Is the page one word over and over?  Leaves at the first that differs. */
-static bool is_filled(const uint64_t *words, uint32_t page_size)
+/* --- One batch, by one worker -------------------------------------------------------------------- */
+
+/* Returns the failure that ends all work, or 0. */
+static int await_turn(struct firn_builder *b, const uint32_t *turn, uint32_t number)
 {
-	return words[0] == words[1] && words[0] == words[page_size / 16] &&
-	       words[0] == words[page_size / 8 - 1] && !memcmp(words, words + 1, page_size - 8);
+	int err;
+
+	pthread_mutex_lock(&b->out.lock);
+	while (!b->out.err && *turn != number)
+		pthread_cond_wait(&b->out.moved, &b->out.lock);
+	err = b->out.err;
+	pthread_mutex_unlock(&b->out.lock);
+	return err;
 }
 
-/* The fill table's index of @word, entering it where it is new.  Returns false when it cannot. */
-static bool find_fill(struct firn_builder *b, uint64_t word, uint32_t *ret)
+static void pass_turn(struct firn_builder *b, uint32_t *turn)
 {
-	uint32_t at = (uint32_t)((word * 0x9E3779B97F4A7C15u) >> 40);
+	pthread_mutex_lock(&b->out.lock);
+	++*turn;
+	pthread_cond_broadcast(&b->out.moved);
+	pthread_mutex_unlock(&b->out.lock);
+}
 
-	for (uint32_t probe = 0; probe < PROBES_MAX; probe++) {
-		uint32_t *slot = &b->fill_slots[(at + probe) % FILL_SLOTS];
+/* The next batch for @w.  False: there is none, or all has failed. */
+static bool take_batch(struct firn_builder *b, struct worker *w)
+{
+	struct cursor *c = &b->cursor;
 
-		if (!*slot) {
-			if (b->stats.fills >= b->pack.fills_cap)
-				return false;
-			b->pack.fills[b->stats.fills] = word;
-			*slot = ++b->stats.fills;
-			*ret = *slot - 1;
-			return true;
-		}
-		if (b->pack.fills[*slot - 1] == word) {
-			*ret = *slot - 1;
-			return true;
+	w->nruns = w->npages = 0;
+	pthread_mutex_lock(&b->out.lock);
+	while (!b->out.err && c->run < c->nruns && w->npages < b->batch_pages) {
+		const struct firn_pack_run *from = &c->runs[c->run];
+		uint32_t n = (uint32_t)firn_min_u64(from->npages - c->page,
+						    b->batch_pages - w->npages);
+
+		if (n)
+			w->runs[w->nruns++] = (struct firn_pack_run){
+				.start = { from->start.v + (uint64_t)c->page * b->page_size },
+				.npages = n,
+				.first_place = from->first_place + c->page,
+			};
+		w->npages += n;
+		c->page += n;
+		if (c->page == from->npages) {
+			c->page = 0;
+			c->run++;
 		}
 	}
-	return false;
+	if (w->npages)
+		w->number = c->batch++;
+	pthread_mutex_unlock(&b->out.lock);
+	return w->npages != 0;
 }
 
-static bool is_same(struct firn_builder *b, const struct original *o, bool has_cookie,
-		    const uint8_t *page)
-{
-	uint32_t slot = o->slot - 1, staged_from = b->first_block * FIRN_BLOCK_PAGES;
+struct candidate {
+	struct firn_builder *b;
+	struct worker *w;
+	const uint8_t *page;
+};
 
-	if (slot >= staged_from)
-		return !memcmp(b->staging + (size_t)(slot - staged_from) * b->page_size, page,
-			       b->page_size);
-	if (!b->ops.same || !has_cookie)
+/* Is the stored page @o the same as the candidate?  Only bytes say so. */
+static bool is_same(void *arg, const struct firn_original *o)
+{
+	struct candidate *c = arg;
+	struct firn_pack_run original = { .start = { o->address }, .npages = 1 };
+	uint32_t slot = o->slot - 1, own = c->w->first_block * FIRN_BLOCK_PAGES;
+	const uint8_t *bytes = c->w->page;
+
+	if (slot >= own)
+		bytes = c->w->raw + (size_t)(slot - own) * c->b->page_size;
+	else if (c->b->ops.read(c->b->ctx, &original, 1, c->w->page))
 		return false;
-	b->stats.same_calls++;
-	return b->ops.same(b->ctx, o->cookie, page) == 1;
+	return !memcmp(bytes, c->page, c->b->page_size);
 }
 
-/*
- * The slot of an equal page of this slice.  Otherwise false, and *@ret_free is where this page may
- * be entered, NULL for nowhere.
- */
-static bool find_original(struct firn_builder *b, uint64_t hash, bool has_cookie,
-			  const uint8_t *page, uint32_t *ret_slot, struct original **ret_free)
+/* The place of page @k of the batch, at @address; a unique one moves to the front. */
+static uint32_t place_page(struct firn_builder *b, struct worker *w, uint32_t k, uint64_t address)
 {
-	uint32_t candidates = 0;
-
-	*ret_free = NULL;
-	for (uint32_t probe = 0; probe < PROBES_MAX; probe++) {
-		struct original *o = &b->originals[((uint32_t)hash + probe) % ORIGINALS];
-
-		if (!o->slot) {
-			if (b->slice_originals < FIRN_BUILDER_SLICE_PAGES)
-				*ret_free = o;
-			return false;
-		}
-		if (o->hash != hash >> 32)
-			continue;
-		if (is_same(b, o, has_cookie, page)) {
-			*ret_slot = o->slot - 1;
-			return true;
-		}
-		if (++candidates == SAME_MAX)
-			return false;
-	}
-	return false;
-}
-
-static int add_page(struct firn_builder *b, const uint8_t *page, const uint64_t *cookie,
-		    uint32_t *place)
-{
-	const uint64_t *words = (const uint64_t *)page;
-	struct original *free_entry;
+	uint8_t *page = w->raw + (size_t)k * b->page_size, *to;
+	struct candidate candidate = { b, w, page };
+	uint64_t hash = w->scans[k].value;
+	struct firn_original *free_entry;
 	uint32_t value;
-	uint64_t hash;
-	int r;
 
-	if (is_filled(words, b->page_size)) {
-		if (!words[0]) {
+	if (w->scans[k].is_filled) {
+		if (!w->scans[k].value) {
 			b->stats.zero_pages++;
-			*place = firn_place(FIRN_PLACE_ZERO, 0);
-			return 0;
+			return firn_place(FIRN_PLACE_ZERO, 0);
 		}
-		if (find_fill(b, words[0], &value)) {
+		if (firn_elider_find_fill(&b->elider, w->scans[k].value, &value)) {
 			b->stats.fill_pages++;
-			*place = firn_place(FIRN_PLACE_FILL, value);
-			return 0;
+			return firn_place(FIRN_PLACE_FILL, value);
 		}
+		hash = XXH3_64bits(page, b->page_size);
 	}
-
-	hash = XXH3_64bits(page, b->page_size);
-	if (find_original(b, hash, cookie, page, &value, &free_entry)) {
+	if (firn_elider_find_original(&b->elider, hash, is_same, &candidate, &value, &free_entry)) {
 		b->stats.duplicate_pages++;
-		*place = firn_place(FIRN_PLACE_SLOT, value);
-		return 0;
+		return firn_place(FIRN_PLACE_SLOT, value);
 	}
-
-	if (b->staged == b->batch_blocks * FIRN_BLOCK_PAGES) {
-		r = encode_batch(b);
-		if (r < 0)
-			return r;
-	}
-	value = b->first_block * FIRN_BLOCK_PAGES + b->staged;
-	if (value / FIRN_BLOCK_PAGES >= b->pack.blocks_cap)
-		return fail(b, -ENOSPC);
-	memcpy(b->staging + (size_t)b->staged * b->page_size, page, b->page_size);
-	b->staged++;
-	if (free_entry) {
-		*free_entry = (struct original){
-			.cookie = cookie ? *cookie : 0,
-			.hash = (uint32_t)(hash >> 32),
-			.slot = value + 1,
-		};
-		b->slice_originals++;
-	}
+	value = w->first_block * FIRN_BLOCK_PAGES + w->unique;
+	if (free_entry)
+		firn_elider_enter(&b->elider, free_entry, hash, address, value);
+	to = w->raw + (size_t)w->unique++ * b->page_size;
+	if (to != page)
+		memcpy(to, page, b->page_size);
 	b->stats.unique_pages++;
-	*place = firn_place(FIRN_PLACE_SLOT, value);
+	return firn_place(FIRN_PLACE_SLOT, value);
+}
+
+/* In turn: say where each page will be, and number the blocks. */
+static int elide(struct firn_builder *b, struct worker *w)
+{
+	uint32_t k = 0, nblocks;
+
+	w->unique = 0;
+	w->first_block = b->next_block;
+	for (uint32_t n = 0; n < w->nruns; n++) {
+		const struct firn_pack_run *run = &w->runs[n];
+
+		for (uint32_t i = 0; i < run->npages; i++, k++)
+			b->cursor.places[run->first_place + i] = place_page(
+				b, w, k, run->start.v + (uint64_t)i * b->page_size);
+	}
+	nblocks = (w->unique + FIRN_BLOCK_PAGES - 1) / FIRN_BLOCK_PAGES;
+	if (nblocks > b->pack.blocks_cap - b->next_block)
+		return -ENOSPC;
+	b->next_block += nblocks;
+	b->stats.pages += w->npages;
+	b->stats.fills = b->elider.nfills;
 	return 0;
 }
 
-static int check_active(const struct firn_builder *b)
+static uint32_t compress(struct firn_builder *b, struct worker *w)
 {
-	return b->err ? b->err : b->active ? 0 : -EINVAL;
+	uint32_t n = 0;
+
+	for (uint32_t page = 0; page < w->unique; page += FIRN_BLOCK_PAGES, n++) {
+		struct job *j = &w->jobs[n];
+		uint32_t pages = (uint32_t)firn_min_u64(w->unique - page, FIRN_BLOCK_PAGES);
+
+		j->raw_bytes = pages * b->page_size;
+		j->stored_bytes = firn_codec_compress(
+			&w->codec, w->raw + (size_t)n * b->block_bytes, j->raw_bytes,
+			w->scratch + (size_t)n * b->scratch_stride, &j->codec);
+		w->sizes[n] = (uint32_t)firn_block_span_bytes(j->stored_bytes);
+	}
+	return n;
 }
 
-int firn_builder_add_pages(struct firn_builder *b, const void *pages, uint32_t n,
-			   const uint64_t *cookies, uint32_t *places)
+/* Encrypt block @n of the batch to where it belongs. */
+static int seal(struct firn_builder *b, struct worker *w, uint32_t n)
 {
+	const struct job *j = &w->jobs[n];
+	struct firn_piece p = {
+		.generation = b->pack.generation,
+		.number = w->first_block + n,
+		.raw_bytes = j->raw_bytes,
+		.stored_bytes = j->stored_bytes,
+		.codec = j->codec,
+	};
+	uint8_t *scratch = w->scratch + (size_t)n * b->scratch_stride;
+	const uint8_t *data =
+		j->codec == FIRN_CODEC_RAW ? w->raw + (size_t)n * b->block_bytes : scratch;
+	uint32_t sealed = j->stored_bytes + FIRN_TAG_BYTES;
+	uint8_t *to = firn_output_at(&b->out, w->offsets[n], w->sizes[n]);
+	int r;
+
+	r = firn_codec_seal(&w->codec, &p, data, to ? to : scratch);
+	if (r < 0)
+		return r;
+	memset((to ? to : scratch) + sealed, 0, w->sizes[n] - sealed);
+	if (!to)
+		firn_output_put(&b->out, w->offsets[n], scratch, w->sizes[n]);
+	return 0;
+}
+
+/* In turn: find room for the @n blocks; then, out of turn where there is room for all, seal them. */
+static int place(struct firn_builder *b, struct worker *w, uint32_t n)
+{
+	for (uint32_t done = 0, some; done < n; done += some) {
+		uint64_t bytes = 0;
+		int r = firn_output_reserve(&b->out, w->sizes + done, n - done, w->offsets + done);
+
+		if (r < 0)
+			return r;
+		some = (uint32_t)r;
+		for (uint32_t i = done; i < done + some; i++) {
+			b->pack.blocks[w->first_block + i] = (struct firn_block){
+				.offset = { w->offsets[i] },
+				.stored_bytes = w->jobs[i].stored_bytes,
+				.raw_pages = (uint8_t)(w->jobs[i].raw_bytes / b->page_size),
+				.codec = w->jobs[i].codec,
+			};
+			b->stats.raw_blocks += w->jobs[i].codec == FIRN_CODEC_RAW;
+			bytes += w->sizes[i];
+		}
+		b->stats.stored_bytes += bytes;
+		b->stats.blocks += some;
+		if (done + some == n)
+			pass_turn(b, &b->place_turn);
+		for (uint32_t i = done; i < done + some; i++) {
+			r = seal(b, w, i);
+			if (r < 0)
+				return r;
+		}
+		firn_output_filled(&b->out, w->offsets[done], (uint32_t)bytes);
+	}
+	return 0;
+}
+
+static int encode_batch(struct firn_builder *b, struct worker *w)
+{
+	uint32_t n;
+	int r;
+
+	r = b->ops.read(b->ctx, w->runs, w->nruns, w->raw);
+	if (r)
+		return r;
+	for (uint32_t k = 0; k < w->npages; k++)
+		w->scans[k] = firn_elide_scan(w->raw + (size_t)k * b->page_size, b->page_size);
+	r = await_turn(b, &b->elide_turn, w->number);
+	if (r == 0)
+		r = elide(b, w);
+	if (r < 0)
+		return r;
+	pass_turn(b, &b->elide_turn);
+	n = compress(b, w);
+	r = await_turn(b, &b->place_turn, w->number);
+	if (r < 0)
+		return r;
+	if (n)
+		return place(b, w, n);
+	pass_turn(b, &b->place_turn);
+	return 0;
+}
+
+static void work(void *arg, uint32_t i, uint32_t thread)
+{
+	struct firn_builder *b = arg;
+	struct worker *w = &b->workers[i];
+	int r = 0;
+
+	(void)thread;
+	while (r == 0 && take_batch(b, w))
+		r = encode_batch(b, w);
+	if (r)
+		firn_output_fail(&b->out, r);
+}
+
+/* --- The pack ------------------------------------------------------------------------------------ */
+
+static int check_active(struct firn_builder *b)
+{
+	int err;
+
+	pthread_mutex_lock(&b->out.lock);
+	err = b->out.err ? b->out.err : b->active ? 0 : -EINVAL;
+	pthread_mutex_unlock(&b->out.lock);
+	return err;
+}
+
+static void publish(struct firn_builder *b)
+{
+	pthread_mutex_lock(&b->out.lock);
+	b->published = b->stats;
+	b->published.end = b->out.reserved;
+	pthread_mutex_unlock(&b->out.lock);
+}
+
+int firn_builder_add(struct firn_builder *b, const struct firn_pack_run *runs, uint32_t nruns,
+		     uint32_t *places)
+{
+	uint64_t pages = 0;
+	uint32_t n;
 	int r = check_active(b);
 
-	for (uint32_t i = 0; r == 0 && i < n; i++) {
-		r = add_page(b, (const uint8_t *)pages + (size_t)i * b->page_size,
-			     cookies ? &cookies[i] : NULL, &places[i]);
-		if (r == 0) {
-			b->stats.pages++;
-			b->slice_pages++;
-		}
-	}
-	return r;
-}
-
-static void count_slice(struct firn_builder *b)
-{
-	forget_originals(b);
-	b->stats.slices += b->slice_pages != 0;
-	b->slice_pages = b->slice_blocks = 0;
+	if (r < 0)
+		return r;
+	for (uint32_t i = 0; i < nruns; i++)
+		pages += runs[i].npages;
+	if (!pages)
+		return 0;
+	b->cursor = (struct cursor){ .runs = runs, .nruns = nruns, .places = places };
+	b->elide_turn = b->place_turn = 0;
+	n = (uint32_t)firn_min_u64(b->nworkers, (pages + b->batch_pages - 1) / b->batch_pages);
+	if (b->ops.run)
+		b->ops.run(b->ctx, n, work, b);
+	else
+		work(b, 0, 0);
+	/* A callback that does not make all its calls must not go unnoticed. */
+	if (b->cursor.run < nruns || b->place_turn != b->cursor.batch)
+		firn_output_fail(&b->out, -EIO);
+	publish(b);
+	return check_active(b);
 }
 
 int firn_builder_end_slice(struct firn_builder *b)
 {
 	int r = check_active(b);
 
-	if (r == 0 && b->staged)
-		r = encode_batch(b);
-	if (r == 0 && b->slice_blocks)
-		r = drain(b);
-	if (r == 0)
-		count_slice(b);
-	return r;
+	if (r < 0)
+		return r;
+	if (b->stats.pages > b->sliced_pages)
+		b->stats.slices++;
+	b->sliced_pages = b->stats.pages;
+	firn_elider_end_window(&b->elider, b->next_block * FIRN_BLOCK_PAGES);
+	publish(b);
+	return 0;
+}
+
+int firn_builder_await(struct firn_builder *b, uint64_t end)
+{
+	return firn_output_await(&b->out, end);
 }
 
 /* Where in the index's sections the next piece begins. */
@@ -679,76 +651,88 @@ static uint32_t gather_index(const struct firn_pack_index *x, struct index_curso
 	return done;
 }
 
-/* Append the index to the output.  Staging and scratch are free: everything staged is encoded. */
+static int append(struct firn_builder *b, const void *data, uint32_t bytes)
+{
+	uint64_t offset;
+	int r = firn_output_reserve(&b->out, &bytes, 1, &offset);
+
+	if (r < 0)
+		return r;
+	firn_output_put(&b->out, offset, data, bytes);
+	firn_output_filled(&b->out, offset, bytes);
+	return 0;
+}
+
+/* Append the index to the output, by the first worker's means. */
 static int append_index(struct firn_builder *b, const struct firn_pack_index *x,
 			struct firn_pack_footer *f)
 {
 	struct index_cursor cursor = { 0, 0 };
+	struct worker *w = &b->workers[0];
 	uint32_t n;
-	int r;
+	int r = 0;
 
-	f->index_offset = b->out_offset + b->fill;
+	f->index_offset = b->out.reserved;
 	f->index_raw_bytes = firn_pack_index_bytes(x);
-	while ((n = gather_index(x, &cursor, b->staging, FIRN_INDEX_PIECE_BYTES)) > 0) {
+	while (r == 0 && (n = gather_index(x, &cursor, w->raw, FIRN_INDEX_PIECE_BYTES)) > 0) {
 		struct firn_piece p = {
 			.generation = b->pack.generation,
 			.number = FIRN_INDEX_FIRST_NUMBER + f->index_pieces,
 			.raw_bytes = n,
 		};
 		struct firn_index_piece head = { .raw_bytes = n };
-		uint8_t *out;
-		size_t span;
+		uint8_t *out = w->scratch + sizeof(head);
+		uint32_t span;
 
-		r = make_room(b);
+		r = firn_codec_encode(&w->codec, &p, w->raw, out);
 		if (r < 0)
-			return r;
-		out = b->out[b->cur] + b->fill;
-		r = firn_codec_encode(&b->codecs[0], &p, b->staging, out + sizeof(head));
-		if (r < 0)
-			return fail(b, r);
+			return firn_output_fail(&b->out, r);
 		head.stored_bytes = p.stored_bytes;
 		head.codec = p.codec;
-		memcpy(out, &head, sizeof(head));
-		span = sizeof(head) + firn_block_span_bytes(p.stored_bytes);
-		memset(out + sizeof(head) + p.stored_bytes + FIRN_TAG_BYTES, 0,
-		       span - sizeof(head) - p.stored_bytes - FIRN_TAG_BYTES);
-		b->fill += span;
+		memcpy(w->scratch, &head, sizeof(head));
+		span = (uint32_t)firn_block_span_bytes(p.stored_bytes);
+		memset(out + p.stored_bytes + FIRN_TAG_BYTES, 0,
+		       span - p.stored_bytes - FIRN_TAG_BYTES);
+		span += (uint32_t)sizeof(head);
+		r = append(b, w->scratch, span);
 		f->index_bytes += span;
 		f->index_pieces++;
 	}
-	return 0;
+	return r;
 }
 
 static int append_footer(struct firn_builder *b, const struct firn_pack_index *x,
 			 struct firn_pack_footer *f)
 {
-	size_t at = firn_align_up(b->fill, FIRN_PACK_ALIGN);
-	int r;
+	static const uint8_t zeros[FIRN_PACK_ALIGN];
+	uint64_t at = firn_align_up(b->out.reserved, FIRN_PACK_ALIGN);
+	int r = 0;
 
+	if (at > b->out.reserved)
+		r = append(b, zeros, (uint32_t)(at - b->out.reserved));
+	if (r < 0)
+		return r;
 	memcpy(f->magic, FIRN_FOOTER_MAGIC, sizeof(f->magic));
 	f->version = FIRN_PACK_VERSION;
 	f->generation = b->pack.generation;
-	f->file_bytes = b->out_offset + at + sizeof(*f);
+	f->file_bytes = at + sizeof(*f);
 	f->targets = x->ntargets;
 	f->runs = x->nruns;
 	f->blocks = x->nblocks;
 	f->fills = x->nfills;
 	f->places = x->nplaces;
-	f->slices = b->stats.slices + (b->slice_pages != 0);
+	f->slices = b->stats.slices;
 	f->zero_pages = b->stats.zero_pages;
 	f->fill_pages = b->stats.fill_pages;
 	f->duplicate_pages = b->stats.duplicate_pages;
 	f->unique_pages = b->stats.unique_pages;
 	f->raw_blocks = b->stats.raw_blocks;
-	r = firn_codec_sign(&b->codecs[0], b->pack.generation, &b->header, sizeof(b->header), f,
-			    offsetof(struct firn_pack_footer, seal), f->seal);
+	r = firn_codec_sign(&b->workers[0].codec, b->pack.generation, &b->header,
+			    sizeof(b->header), f, offsetof(struct firn_pack_footer, seal), f->seal);
 	if (r < 0)
-		return fail(b, r);
+		return firn_output_fail(&b->out, r);
 	f->checksum = XXH3_64bits(f, offsetof(struct firn_pack_footer, checksum));
-	memset(b->out[b->cur] + b->fill, 0, at - b->fill);
-	memcpy(b->out[b->cur] + at, f, sizeof(*f));
-	b->fill = at + sizeof(*f);
-	return 0;
+	return append(b, f, sizeof(*f));
 }
 
 int firn_builder_finish(struct firn_builder *b, const struct firn_builder_index *index,
@@ -769,28 +753,32 @@ int firn_builder_finish(struct firn_builder *b, const struct firn_builder_index 
 	};
 	int r = check_active(b);
 
-	if (r == 0 && b->staged)
-		r = encode_batch(b);
 	if (r < 0)
 		return r;
-	x.nblocks = b->first_block;
-	if (firn_pack_index_check(&x, b->page_size, b->out_offset + b->fill) < 0)
+	x.nblocks = b->next_block;
+	if (firn_pack_index_check(&x, b->page_size, b->out.reserved) < 0)
 		return -EINVAL;
-	r = append_index(b, &x, &footer);
+	r = firn_builder_end_slice(b);
+	if (r == 0)
+		r = append_index(b, &x, &footer);
 	if (r == 0)
 		r = append_footer(b, &x, &footer);
 	if (r == 0)
-		r = drain(b);
+		r = firn_output_flush(&b->out);
 	if (r < 0)
 		return r;
-	count_slice(b);
+	publish(b);
 	b->active = false;
 	if (ret_bytes)
 		*ret_bytes = footer.file_bytes;
 	return 0;
 }
 
-void firn_builder_get_stats(const struct firn_builder *b, struct firn_builder_stats *ret)
+void firn_builder_get_stats(struct firn_builder *b, struct firn_builder_stats *ret)
 {
-	*ret = b->stats;
+	pthread_mutex_lock(&b->out.lock);
+	*ret = b->published;
+	ret->write_calls = b->out.write_calls;
+	ret->write_bytes = b->out.written;
+	pthread_mutex_unlock(&b->out.lock);
 }

@@ -5,15 +5,16 @@
  * A builder is opened once, with all the memory that it will ever use, and then makes one pack
  * after the other:
  *
- *   open -> { begin -> { add_pages ... end_slice } ... finish } ... -> close
+ *   open -> { begin -> { add ... end_slice } ... finish } ... -> close
  *
- * finish also ends the slice that is under way: a pack whose bytes fit the output buffer is then
- * one write call.  The first failure sticks: every later call but begin and close returns it, and
- * no page of the slice that was under way may be dropped from its target.  Slices ended before stay
- * valid.
+ * Nothing but full buffers is written before finish: a pack whose bytes fit one is one write call.
+ * The first failure sticks: every later call but begin and close returns it, and no page that is not
+ * known to be stored (firn_builder_await) may be dropped from its target.
  *
- * One thread at a time drives a builder; callbacks run on that thread, but for the work that run()
- * spreads.  It does no I/O of its own and knows no target: a page is bytes and a cookie.
+ * One thread at a time drives a builder; await, get_stats and abort are for any thread, at any time.
+ * The callbacks read() and write() are called by the threads that run() spreads over, write() by
+ * the writer where there is one.  The builder does no I/O of its own and knows no target: it knows
+ * runs of pages, by their addresses.
  */
 #ifndef FIRN_PACK_BUILDER_H
 #define FIRN_PACK_BUILDER_H
@@ -21,40 +22,41 @@
 #include "pack/index.h"
 
 #define FIRN_BUILDER_OUT_BYTES (8u << 20)
-#define FIRN_BUILDER_BATCH_BYTES (4u << 20)     /* raw: 64 blocks of 4 KiB pages */
 #define FIRN_BUILDER_WORKERS_MAX 16u
-/* Beyond so many unique pages of a slice, no more are offered as originals of duplicates. */
-#define FIRN_BUILDER_SLICE_PAGES 65536u
+
+/* Pages that one worker deals with at a time: 256 KiB, which its core's cache holds, or a block. */
+static inline uint32_t firn_builder_batch_pages(uint32_t page_size)
+{
+	return page_size < 16384 ? 262144u / page_size : FIRN_BLOCK_PAGES;
+}
+
+/* Blocks that @pages may take: each batch may end with a block that is not full. */
+static inline uint64_t firn_builder_blocks_max(uint64_t pages, uint32_t page_size, uint32_t adds)
+{
+	return pages / FIRN_BLOCK_PAGES + pages / firn_builder_batch_pages(page_size) + 2ull * adds;
+}
 
 struct firn_builder;
 
 struct firn_builder_ops {
 	/*
-	 * Write @len bytes at @offset; sequential, 4096-byte aligned in address, length and offset.
-	 * Without wait() the bytes are written when it returns; with it they may be under way, and
-	 * @buf stays untouched until wait() has returned.  Returns 0 when all of it will be or is
-	 * written, or -errno.
+	 * Copy the pages of @n runs to @buf, one behind the other; first_place says nothing here.
+	 * On any of the threads, on several at once.  A page of a slice may be read again until the
+	 * slice ends, and has the same bytes then.  Returns 0, or -errno.
+	 */
+	int (*read)(void *ctx, const struct firn_pack_run *runs, uint32_t n, void *buf);
+	/*
+	 * Write @len bytes at @offset; sequential, 4096-byte aligned in address, length and offset;
+	 * one call at a time.  Returns 0 when all of it is written, or -errno.
 	 */
 	int (*write)(void *ctx, const void *buf, size_t len, struct firn_poff offset);
 	/*
-	 * Optional: every write so far is done.  At most one write is under way at a time.  Costs a
-	 * second output buffer, and lets writing and encoding overlap.  Returns 0, or -errno of any
-	 * of them.
+	 * Optional: call fn(arg, i, ...) once for each i < @n, on any threads, best at the same
+	 * time, and return when all calls have.  n <= the workers given at open.  NULL: the builder
+	 * calls fn itself.
 	 */
-	int (*wait)(void *ctx);
-	/*
-	 * Optional: call fn(arg, i, worker) once for each i < @n, on any threads, and return when
-	 * all calls have.  worker < the workers given at open; calls that overlap in time have
-	 * different workers.  NULL: the builder calls fn itself, in order, as worker 0.
-	 */
-	void (*run)(void *ctx, uint32_t n, void (*fn)(void *arg, uint32_t i, uint32_t worker),
+	void (*run)(void *ctx, uint32_t n, void (*fn)(void *arg, uint32_t i, uint32_t thread),
 		    void *arg);
-	/*
-	 * Optional: is the page added in this slice with cookie @original byte for byte the same as
-	 * @page (page size)?  Returns 1 yes; anything else: no, or cannot say, and the page is
-	 * stored.
-	 */
-	int (*same)(void *ctx, uint64_t original, const void *page);
 };
 
 struct firn_builder_config {
@@ -62,22 +64,24 @@ struct firn_builder_config {
 	enum firn_cipher cipher;
 	const uint8_t *key;             /* 32 bytes, copied; NULL for FIRN_CIPHER_OFF */
 	uint32_t workers;               /* 0: 1 */
-	uint32_t out_bytes;             /* multiple of 4096, >= 64 KiB; 0: FIRN_BUILDER_OUT_BYTES */
-	uint32_t batch_bytes;           /* raw, encoded in one run(); 0: FIRN_BUILDER_BATCH_BYTES */
+	uint32_t out_bytes;             /* of each of two buffers: a multiple of 4096, >= 64 KiB, and
+					 * raised to hold a block; 0: FIRN_BUILDER_OUT_BYTES */
+	bool own_writer;                /* a thread runs firn_builder_write_all for each pack; if not,
+					 * whoever fills a buffer writes it */
 	struct firn_builder_ops ops;
 	void *ctx;
 };
 
 /*
  * Reserve everything: buffers, tables and a codec per worker.  Any thread.
- * Memory, with the defaults and 4 KiB pages: 16 MiB of buffers (24 with wait()) and 3 MiB of
- * tables, present before it returns.
+ * Memory, with the defaults and 4 KiB pages: 16 MiB of buffers, 2.5 MiB of tables and 0.6 MiB a
+ * worker, present before it returns.
  * Returns 0; -EINVAL a bad parameter; -ENOMEM; -EOPNOTSUPP no such cipher.
  * On failure *@ret is NULL.
  */
 int firn_builder_open(struct firn_builder **ret, const struct firn_builder_config *config);
 
-/* Wipe and release; a pack under way is forgotten (with wait(), waited for).  NULL is allowed. */
+/* Wipe and release; a pack under way is forgotten.  No call is under way.  NULL is allowed. */
 void firn_builder_close(struct firn_builder *b);
 static inline void firn_builder_closep(struct firn_builder **b)
 {
@@ -102,32 +106,43 @@ struct firn_builder_pack {
 
 /*
  * Start a pack; whatever was under way is forgotten.  Allocates nothing.
- * State: open.  Returns 0; -EINVAL a table missing, or the generation of the pack before;
- * -errno of wait() for a write that was still under way.
+ * State: open, no call under way.  Returns 0; -EINVAL a table missing, or the generation of the pack
+ * before.
  */
 int firn_builder_begin(struct firn_builder *b, const struct firn_builder_pack *pack);
 
-/*
- * Take in @n pages and say where each will be.
- * @pages    @n pages, one behind the other, any alignment of 8 bytes; read only during the call.
- * @cookies  @n names for same(); NULL: duplicates are then looked for among the newest pages only.
- * @places   @n places, set on success.  Zero and fill places are right at once; a slot's block is
- *           in the pack once the slice has ended.
- * State: between begin and finish.  Allocates nothing.
- * Returns 0; -ENOSPC the block table is full; -EIO libcrypto failed; -errno of write() or wait();
- * -EINVAL no pack is under way.
- * On failure the slice is lost: none of its pages may be dropped.
- */
-int firn_builder_add_pages(struct firn_builder *b, const void *pages, uint32_t n,
-			   const uint64_t *cookies, uint32_t *places);
+/* The writer's whole work for one pack: returns when it is finished, or has failed.  Only with
+ * own_writer, once for each begin, on a thread of its own. */
+void firn_builder_write_all(struct firn_builder *b);
 
 /*
- * Encode and write everything that was added.  On success each block of the slice is in the pack,
- * its entry in the block table is final, and its pages may be dropped once the caller has synced as
- * it pleases.  Without a page added since the last one: does nothing, 0.
- * State and errors as firn_builder_add_pages.
+ * Take in the pages of @n runs, in any order of addresses, and say where each will be: page k of run
+ * r in places[r.first_place + k].  What is added first lies first in the pack, and what one call
+ * adds begins a block.
+ * State: between begin and finish.  Allocates nothing.
+ * On success the blocks are encoded, on their way, and their entries final; their pages may be
+ * dropped when firn_builder_await() has returned 0 for the stats' `end`, and end_slice was called.
+ * Returns 0; -ENOSPC the block table is full; -EIO libcrypto failed; -errno of read() or write();
+ * -EINVAL no pack is under way; -ECANCELED.
+ */
+int firn_builder_add(struct firn_builder *b, const struct firn_pack_run *runs, uint32_t n,
+		     uint32_t *places);
+
+/*
+ * Pages added so far are not read again: a later page that is equal to one of them is stored anew.
+ * State and errors as firn_builder_add.
  */
 int firn_builder_end_slice(struct firn_builder *b);
+
+/*
+ * Wait until everything before offset @end of the pack has been written.  It comes to that when a
+ * buffer is full, or by finish, on another thread.
+ * Returns 0, or the failure.
+ */
+int firn_builder_await(struct firn_builder *b, uint64_t end);
+
+/* Let every call that is under way, and every later one up to begin, fail with -ECANCELED. */
+void firn_builder_abort(struct firn_builder *b);
 
 /* What the pack holds of whom: input of the index, beside the builder's own tables. */
 struct firn_builder_index {
@@ -141,23 +156,23 @@ struct firn_builder_index {
 };
 
 /*
- * End the slice, then write index and footer: the pack is complete and ends with *@ret_bytes.
+ * End the slice, then write what is left, index and footer: the pack is complete and ends with
+ * *@ret_bytes.
  * State: between begin and finish; on success the builder awaits begin.  @ret_bytes may be NULL.
- * Returns as firn_builder_add_pages; also -EINVAL an index that firn_pack_index_check() refuses (a
+ * Returns as firn_builder_add; also -EINVAL an index that firn_pack_index_check() refuses (a
  * run outside of the places, a place outside of the tables): the pack may then go on and be
  * finished anew.
  */
 int firn_builder_finish(struct firn_builder *b, const struct firn_builder_index *index,
 			uint64_t *ret_bytes);
 
-/* Of the pack under way or last finished. */
+/* Of the pack under way or last finished, up to the last add that returned. */
 struct firn_builder_stats {
 	uint64_t pages;                 /* added: zero + fill + duplicate + unique */
 	uint64_t zero_pages;
 	uint64_t fill_pages;
 	uint64_t duplicate_pages;
 	uint64_t unique_pages;          /* stored */
-	uint64_t same_calls;
 	uint64_t stored_bytes;          /* of blocks, with tags and padding to 16 */
 	uint64_t write_calls;
 	uint64_t write_bytes;           /* header, index, footer and padding included */
@@ -165,8 +180,9 @@ struct firn_builder_stats {
 	uint32_t raw_blocks;            /* that did not shrink */
 	uint32_t fills;
 	uint32_t slices;
+	uint64_t end;                   /* offset in the pack behind what was added */
 };
 
-void firn_builder_get_stats(const struct firn_builder *b, struct firn_builder_stats *ret);
+void firn_builder_get_stats(struct firn_builder *b, struct firn_builder_stats *ret);
 
 #endif

@@ -121,20 +121,12 @@ struct memory_file {
 	size_t cap;
 	unsigned int writes;
 	unsigned int fail_at;           /* the n-th write fails with -ENOSPC; 0: none */
-	unsigned int fail_wait_at;
-	unsigned int waits;
-	/* A write that is under way. */
-	const uint8_t *buf;
-	size_t len;
-	uint64_t offset;
-	uint64_t sum;
-	bool in_flight;
-	bool async;
-	/* For same(): cookie = index of the page. */
-	const uint8_t *pages;
 	uint32_t page_size;
-	unsigned int same_calls;
+	atomic_uint originals_read;     /* one page, read again */
+	bool fail_originals;
 	unsigned int threads;           /* run() uses so many; 0: the caller's only */
+	bool own_writer;                /* a thread of its own writes */
+	pthread_t writer;
 };
 
 static inline void file_open(struct memory_file *f, size_t cap)
@@ -151,24 +143,10 @@ static inline void file_close(struct memory_file *f)
 	memset(f, 0, sizeof(*f));
 }
 
-static inline uint64_t plain_sum(const uint8_t *p, size_t n)
-{
-	uint64_t h = 0xcbf29ce484222325u;
-
-	for (size_t i = 0; i + 8 <= n; i += 8) {
-		uint64_t v;
-
-		memcpy(&v, p + i, 8);
-		h = (h ^ v) * 0x100000001b3u;
-	}
-	return h;
-}
-
 static inline int file_write(void *ctx, const void *buf, size_t len, struct firn_poff offset)
 {
 	struct memory_file *f = ctx;
 
-	assert_false(f->in_flight);
 	assert_int_equal(offset.v, f->bytes);   /* sequential */
 	assert_int_equal((uintptr_t)buf % 4096, 0);
 	assert_int_equal(len % 4096, 0);
@@ -176,29 +154,27 @@ static inline int file_write(void *ctx, const void *buf, size_t len, struct firn
 	if (++f->writes == f->fail_at)
 		return -ENOSPC;
 	f->bytes += len;
-	if (f->async) {
-		f->buf = buf;
-		f->len = len;
-		f->offset = offset.v;
-		f->sum = plain_sum(buf, len);
-		f->in_flight = true;
-	} else {
-		memcpy(f->data + offset.v, buf, len);
-	}
+	memcpy(f->data + offset.v, buf, len);
 	return 0;
 }
 
-/* The bytes are taken only now: a builder that touched them meanwhile is found out. */
-static inline int file_wait(void *ctx)
+/* The address of a page is where it lies in this process. */
+static inline int pages_read(void *ctx, const struct firn_pack_run *runs, uint32_t n, void *buf)
 {
 	struct memory_file *f = ctx;
+	uint8_t *to = buf;
 
-	if (!f->in_flight)
-		return 0;
-	f->in_flight = false;
-	assert_true(f->sum == plain_sum(f->buf, f->len));
-	memcpy(f->data + f->offset, f->buf, f->len);
-	return ++f->waits == f->fail_wait_at ? -EIO : 0;
+	if (n == 1 && runs->npages == 1) {
+		f->originals_read++;
+		if (f->fail_originals)
+			return -EIO;
+	}
+	for (uint32_t i = 0; i < n; i++) {
+		memcpy(to, (const void *)(uintptr_t)runs[i].start.v,
+		       (size_t)runs[i].npages * f->page_size);
+		to += (size_t)runs[i].npages * f->page_size;
+	}
+	return 0;
 }
 
 static inline int file_read(void *ctx, void *buf, size_t len, struct firn_poff offset)
@@ -209,14 +185,6 @@ static inline int file_read(void *ctx, void *buf, size_t len, struct firn_poff o
 		return -EBADMSG;
 	memcpy(buf, f->data + offset.v, len);
 	return 0;
-}
-
-static inline int file_same(void *ctx, uint64_t original, const void *page)
-{
-	struct memory_file *f = ctx;
-
-	f->same_calls++;
-	return !memcmp(f->pages + original * f->page_size, page, f->page_size);
 }
 
 struct worker {
@@ -264,16 +232,42 @@ static inline struct firn_builder_config file_config(struct memory_file *f, enum
 		.key = cipher == FIRN_CIPHER_OFF ? NULL : test_key,
 		.workers = f->threads ? f->threads : 1,
 		.ops.write = file_write,
-		.ops.same = file_same,
+		.ops.read = pages_read,
+		.own_writer = f->own_writer,
 		.ctx = f,
 	};
 
 	f->page_size = page_size;
-	if (f->async)
-		config.ops.wait = file_wait;
 	if (f->threads)
 		config.ops.run = file_run;
 	return config;
+}
+
+static inline void *write_all(void *arg)
+{
+	firn_builder_write_all(arg);
+	return NULL;
+}
+
+static inline void start_writer(struct memory_file *f, struct firn_builder *b)
+{
+	if (f->own_writer)
+		assert_int_equal(pthread_create(&f->writer, NULL, write_all, b), 0);
+}
+
+static inline void join_writer(struct memory_file *f)
+{
+	if (f->own_writer)
+		pthread_join(f->writer, NULL);
+}
+
+/* The @n pages at @pages, as one run. */
+static inline int add_pages(struct firn_builder *b, const uint8_t *pages, uint32_t n,
+			    uint32_t *places)
+{
+	struct firn_pack_run run = { { (uintptr_t)pages }, n, 0 };
+
+	return firn_builder_add(b, &run, 1, places);
 }
 
 /* One target whose pages have the places 0.. in one run. */

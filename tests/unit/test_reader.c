@@ -50,9 +50,9 @@ static void make_pack(struct memory_file *f, enum firn_cipher cipher)
 	config = file_config(f, cipher, PS);
 	assert_int_equal(firn_builder_open(&b, &config), 0);
 	assert_int_equal(firn_builder_begin(b, &pack), 0);
-	assert_int_equal(firn_builder_add_pages(b, pages, 90, NULL, places), 0);
+	assert_int_equal(add_pages(b, pages, 90, places), 0);
 	assert_int_equal(firn_builder_end_slice(b), 0);
-	assert_int_equal(firn_builder_add_pages(b, pages + 90 * PS, PAGES - 90, NULL, places + 90),
+	assert_int_equal(add_pages(b, pages + 90 * PS, PAGES - 90, places + 90),
 			 0);
 	assert_int_equal(finish_simple(b, PAGES, places, NULL), 0);
 	firn_builder_close(b);
