@@ -16,7 +16,7 @@ help:
 	@echo 'make demo         freeze and thaw a real redis-server (root)'
 	@echo 'make check        every check and test (root for the live ones); ends with one line of counts'
 	@echo 'make unit         the unit tests alone'
-	@echo 'make bench        the benchmarks (root)'
+	@echo 'make bench        freeze and thaw beside swap, zswap and zram (root; ARGS=--quick for a first look)'
 	@echo 'make bench-malloc the allocator beside others (root; ARGS=--quick for a first look)'
 	@echo 'make install      into PREFIX=$(PREFIX), below DESTDIR'
 	@echo 'make clang|asan|tsan   another build, in build-clang/, build-asan/, build-tsan/'
@@ -63,7 +63,8 @@ includes:
 	@tools/check-includes
 
 bench: all
-	@BUILD=$(abspath $(BUILD)) bench/run
+	@. tools/packages.sh && firn_packages $$FIRN_BENCH_PACKAGES
+	@BUILD=$(abspath $(BUILD)) bench/run $(ARGS)
 
 bench-malloc: all
 	@. tools/packages.sh && firn_packages $$FIRN_BENCH_MALLOC_PACKAGES

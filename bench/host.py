@@ -3,7 +3,6 @@
 object undoes itself in close(), which may be called at any time and twice."""
 import ctypes
 import fcntl
-import mmap
 import os
 import pathlib
 import struct
@@ -155,37 +154,11 @@ class Disk:
             time.sleep(0.002)
 
 
-class Probe:
-    """The disk's sequential rate, by O_DIRECT reads of 8 MiB."""
-    PIECE = 8 * MIB
-
-    def __init__(self, directory, size):
-        self.path = directory / "probe"
-        self.buffer = mmap.mmap(-1, self.PIECE)
-        self.buffer.write(os.urandom(self.PIECE))
-        fd = os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_DIRECT, 0o600)
-        try:
-            os.posix_fallocate(fd, 0, size)
-            for _ in range(size // self.PIECE):
-                os.write(fd, self.buffer)
-        finally:
-            os.close(fd)
-
-    def rate(self):
-        """Bytes a second."""
-        fd = os.open(self.path, os.O_RDONLY | os.O_DIRECT)
-        try:
-            start, total = time.monotonic(), 0
-            while True:
-                n = os.readv(fd, [self.buffer])
-                if n <= 0:
-                    return total / (time.monotonic() - start)
-                total += n
-        finally:
-            os.close(fd)
-
-    def close(self):
-        self.path.unlink(missing_ok=True)
+def ceiling(build, size, percent):
+    """The rate at which the processors could decode and install pages, of raw and of stored bytes."""
+    words = tool(str(build / "bench" / "ceiling"), str(size), str(percent)).split()
+    seconds = int(words[1]) / 1e9
+    return {"ceiling_raw_rate": size / seconds, "ceiling_rate": int(words[2]) / seconds}
 
 
 def extents(path):
@@ -193,6 +166,13 @@ def extents(path):
     with open(path, "rb") as f:
         answer = fcntl.ioctl(f, 0xC020660B, struct.pack("=QQIIII", 0, (1 << 64) - 1, 1, 0, 0, 0))
     return struct.unpack("=QQIIII", answer)[3]
+
+
+def dd_rate(path):
+    """Bytes a second at which dd reads a file past the page cache."""
+    start = time.monotonic()
+    tool("dd", f"if={path}", "of=/dev/null", "bs=8M", "iflag=direct", "status=none")
+    return os.path.getsize(path) / (time.monotonic() - start)
 
 
 def drop_caches():
@@ -203,6 +183,13 @@ def drop_caches():
 def start_time(pid):
     try:
         return read(f"/proc/{pid}/stat").rsplit(")", 1)[1].split()[19]
+    except OSError:
+        return None
+
+
+def parent(pid):
+    try:
+        return int(read(f"/proc/{pid}/stat").rsplit(")", 1)[1].split()[1])
     except OSError:
         return None
 

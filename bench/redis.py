@@ -1,6 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""A redis-server of about 1.1 GB as a victim: what comes back is asked for by GETs of random keys, the
-first 100 ("one", for the peers) and the next 20,000 (the touch pass)."""
+"""A redis-server as a victim: what comes back is asked for by GETs of random keys, one, 99 and 20,000."""
 import random
 import socket
 import subprocess
@@ -9,14 +8,17 @@ import time
 import host
 from host import MIB, Trouble
 
-KEYS = 1_000_000
+KEYS_A_GB = 900_000
 HALF_BYTES = 512
-FIRST_GETS, NEXT_GETS = 100, 20_000
+GETS = {"one": 1, "hundred": 99, "next": 20_000}
 POOL_BYTES = 32 * MIB
 
 
 class Redis:
-    def __init__(self, directory, cgroup):
+    whole = False
+
+    def __init__(self, directory, cgroup, gigabytes=1):
+        self.keys, self.asked = int(KEYS_A_GB * gigabytes), None
         with socket.socket() as s:
             s.bind(("127.0.0.1", 0))
             port = s.getsockname()[1]
@@ -27,6 +29,7 @@ class Redis:
                  "--save", "", "--appendonly", "no", "--daemonize", "no"],
                 stdin=subprocess.DEVNULL, stdout=log, stderr=log, preexec_fn=host.die_with_parent)
         self.pid, self.connection = self.process.pid, None
+        self.pids = [self.pid]
         try:
             cgroup.add(self.pid)
             self.connect(port)
@@ -36,7 +39,6 @@ class Redis:
         except (Trouble, OSError) as e:
             self.close()
             raise Trouble(f"redis-server: {e}") from e
-        self.ranges = host.anonymous_ranges(self.pid)
         self.size = self.resident()
 
     def connect(self, port):
@@ -65,37 +67,45 @@ class Redis:
 
     def load(self):
         head = b"*3\r\n$3\r\nSET\r\n$13\r\nuser:%08d\r\n$%d\r\n"
-        for first in range(0, KEYS, 1000):
+        for first in range(0, self.keys, 1000):
             self.connection.sendall(b"".join(head % (i, 2 * HALF_BYTES) + self.value(i) + b"\r\n"
                                              for i in range(first, first + 1000)))
             if self.receive(5000) != b"+OK\r\n" * 1000:
                 raise Trouble("does not take the keys")
 
-    def get(self, i):
+    def ask(self, i):
         self.connection.sendall(b"*2\r\n$3\r\nGET\r\n$13\r\nuser:%08d\r\n" % i)
+
+    def answer(self, i):
         if self.receive(2 * HALF_BYTES + 9) != b"$%d\r\n%s\r\n" % (2 * HALF_BYTES, self.value(i)):
             raise Trouble(f"GET gives a wrong value of key {i}")
 
-    def gets(self, count):
-        for _ in range(count):
-            self.get(self.random.randrange(KEYS))
-
     # What a peer expects of a victim.
 
-    def send(self, *commands):
-        pass
+    def steps(self, _order):
+        return (("first", "one"), ("hundred", "hundred"), ("next", "next"))
 
-    def reply(self, _command):
-        self.gets(FIRST_GETS)
+    def send(self, command):
+        """Of several GETs the first: there is never more than one on its way."""
+        self.asked = self.random.randrange(self.keys)
+        self.ask(self.asked)
 
-    def touched(self, _order):
+    def wait(self, command):
         start = time.monotonic_ns()
-        self.gets(NEXT_GETS)
+        self.answer(self.asked)
+        for _ in range(GETS[command] - 1):
+            i = self.random.randrange(self.keys)
+            self.ask(i)
+            self.answer(i)
         return time.monotonic_ns() - start
 
     def verify(self):
-        for i in range(0, KEYS, 50):
-            self.get(i)
+        for i in range(0, self.keys, 50):
+            self.ask(i)
+            self.answer(i)
+
+    def ranges(self):
+        return [(self.pid, host.anonymous_ranges(self.pid))]
 
     def resident(self):
         return host.resident(self.pid)

@@ -1,196 +1,219 @@
 # SPDX-License-Identifier: MIT
-"""The tables that the benchmarks print, and the file they leave.  Ratios are taken within a round, then
-their median: absolute times drift, ratios of one round much less."""
+"""The figures of a run and the tables made of them.  Ratios are taken within a round, then their median: absolute
+times drift, ratios of one round much less.  A cell is the median (least–most)."""
+import itertools
 import statistics
 
-import figures
+import pictures
+import wanted
+from figures import median, number, save_csv, spread, table
 from host import MIB
 
-# The two things that 'after firn thaw' may mean; both count from asking until the last page was touched.
-WAYS = (("firn-whole", "thaw, then touch"), ("firn-thaw", "touch meanwhile"))
 ORDERS = ("order", "random")
+ANSWERS = ("requests",)
 PHASES = ("plan", "stop", "walk", "gather", "write", "arm", "drop", "leave", "total")
+WAITED_NS = 3000                # a touch that took longer waited for more than an entry in the page table
+KEYS = ["part", "workload", "round", "peer", "order"]
 
 
-def number(x):
-    if x == 0 or abs(x) >= 100:
-        return f"{x:.0f}"
-    if abs(x) >= 10:
-        return f"{x:.1f}"
-    return f"{x:.2f}" if x >= 0.095 else f"{x:.3f}"
-
-
-def middle(values):
-    return number(statistics.median(values)) if values else "-"
-
-
-def spread(values, scale=1.0):
-    if not values:
-        return "-"
-    low, mid, high = (number(f(values) * scale) for f in (min, statistics.median, max))
-    return f"{mid} ({low}..{high})"
-
-
-def table(title, head, rows):
-    widths = [max(len(r[i]) for r in [head, *rows]) for i in range(len(head))]
-    print(f"\n{title}")
-    for row in [head, *rows]:
-        cells = [row[0].ljust(widths[0])] + [c.rjust(w) for c, w in zip(row[1:], widths[1:])]
-        print("  " + "  ".join(cells).rstrip())
+def percentile(pairs, part):
+    """Of [(nanoseconds, count)]: microseconds; the middle of the bucket."""
+    total, seen = sum(n for _, n in pairs), 0
+    for ns, n in sorted(pairs):
+        seen += n
+        if seen >= total * part:
+            return ns * 1.06 / 1000
+    return None
 
 
 class Results:
-    def __init__(self, peers):
-        self.peers, self.records = peers, []
+    def __init__(self):
+        self.records, self.latencies = [], []
 
     def add(self, record):
         self.records.append(record)
 
-    def of(self, peer, name, order=None, number_of_round=None):
-        orders = (order,) if order else ORDERS
-        return [r[name] for r in self.records
-                if r["peer"] == peer and name in r and r["order"] in orders
-                and number_of_round in (None, r["round"])]
+    def add_latencies(self, place, pairs):
+        """The histogram of a pass; its summary."""
+        self.latencies += [{**place, "at_ns": ns, "touches": n} for ns, n in pairs]
+        waited = [(ns, n) for ns, n in pairs if ns >= WAITED_NS]
+        found = {"touches": sum(n for _, n in pairs), "waits": sum(n for _, n in waited),
+                 "touch_p50_us": percentile(pairs, 0.5), "touch_p99_us": percentile(pairs, 0.99),
+                 "touch_max_us": max(pairs)[0] / 1000}
+        if waited:
+            found |= {"wait_p50_us": percentile(waited, 0.5), "wait_p99_us": percentile(waited, 0.99)}
+        return found
 
-    def ratios(self, peer, others, name, order=None):
+    def select(self, workload, peer=None, orders=ORDERS, rounds=None):
+        return [r for r in self.records if r["workload"] == workload and peer in (None, r["peer"])
+                and r["order"] in orders and rounds in (None, r["round"])]
+
+    def of(self, workload, peer, name, *orders, rounds=None):
+        return [r[name] for r in self.select(workload, peer, orders or ORDERS, rounds) if name in r]
+
+    def middle(self, *what, **more):
+        return median(self.of(*what, **more))
+
+    def ratios(self, workload, peer, others, name, *orders):
         """Per round: this peer's median over the least of the others' medians.  A group (+) of others
         does the same there: their figures count as one peer's."""
         found = []
-        for n in sorted({r["round"] for r in self.records}):
-            mine = self.of(peer, name, order, n)
-            theirs = [[x for key in o.split("+") for x in self.of(key, name, order, n)] for o in others]
+        for n in sorted({r["round"] for r in self.records if r["workload"] == workload}):
+            mine = self.of(workload, peer, name, *orders, rounds=n)
+            theirs = [[x for key in o.split("+") for x in self.of(workload, key, name, *orders, rounds=n)]
+                      for o in others]
             theirs = [statistics.median(t) for t in theirs if t]
             if mine and theirs and min(theirs) > 0:
                 found.append(statistics.median(mine) / min(theirs))
         return found
 
-    def medians(self, peer, name, order=None):
-        values = self.of(peer, name, order)
-        return statistics.median(values) if values else None
+    def peers(self, workload):
+        return list(dict.fromkeys(r["peer"] for r in self.records if r["workload"] == workload
+                                  and r["peer"] != "ceiling"))
 
-    def print_times(self):
-        rows = [[p.name, spread(self.of(p.key, "evict_s")), middle(self.of(p.key, "free_s")),
-                 spread(self.of(p.key, "first_s"), 1000), spread(self.of(p.key, "back_s", "order")),
-                 spread(self.of(p.key, "back_s", "random"))] for p in self.peers]
-        table("Seconds (the first page: milliseconds), median (min..max), from asking to done",
-              ["", "evict", "free", "first page, ms", "all back, in order", "all back, at random"], rows)
+    def workloads(self, part):
+        return list(dict.fromkeys(r["workload"] for r in self.records if r["part"] == part))
 
-    def print_disk(self):
-        def cell(key, what, order=None):
-            size, requests = (self.medians(key, f"{what}_{x}", order) for x in ("bytes", "requests"))
-            return "-" if size is None else f"{size / MIB:.0f} / {requests:.0f}"
 
-        def ram(key):
-            held = self.medians(key, "swap_ram_bytes")
-            return f"{held / MIB:.0f}" if held else "-"
-        rows = [[p.name, cell(p.key, "write"), cell(p.key, "read", "order"), cell(p.key, "read", "random"),
-                 ram(p.key)] for p in self.peers]
-        table("The disk, by the block layer: MiB / requests (medians)",
-              ["", "written", "read, in order", "read, at random", "kept in RAM, MiB"], rows)
+class Tables:
+    def __init__(self, results, names):
+        self.r, self.names = results, names
 
-    def print_ratios(self):
+    def rows(self, workload, *cells):
+        """A row for each peer, in the order of their names; cells are functions of a peer's key."""
+        there = self.r.peers(workload)
+        known = [k for k in self.names if k in there] + [k for k in there if k not in self.names]
+        return [[self.names.get(k, k), *(cell(k) for cell in cells)] for k in known]
+
+    def cell(self, workload, name, *orders, scale=1.0):
+        return lambda key: spread(self.r.of(workload, key, name, *orders), scale)
+
+    def disk(self, workload, what, *orders):
+        def text(key):
+            size, requests = (self.r.middle(workload, key, f"{what}_{x}", *orders) for x in ("bytes", "requests"))
+            return "–" if size is None else f"{size / MIB:.0f} / {requests:.0f}"
+        return text
+
+    def process(self):
+        w = "50 %"
+        if w not in self.r.workloads("process"):
+            return []
+        mib = self.r.select(w, orders=ORDERS)[0]["size_bytes"] // MIB
+        ours = [k for k in self.names if k.startswith("firn") and k in self.r.peers(w)]
+        ratios = [[self.names[k], spread(self.r.ratios(w, k, ["swap-fault+swap-willneed"], "evict_s"))]
+                  + [spread(self.r.ratios(w, k, [other], "back_s", order))
+                     for other in ("swap-fault", "swap-willneed", "zswap-willneed", "zram-willneed")
+                     for order in ORDERS] for k in ours]
+        return [
+            table(f"A process of {mib} MiB, half compressible: seconds (first page: ms), from asking to done",
+                  ["", "evict", "its memory free", "first page, ms", "all back, in order", "all back, at random"],
+                  self.rows(w, self.cell(w, "evict_s"), self.cell(w, "free_s"), self.cell(w, "first_s", scale=1000),
+                            self.cell(w, "back_s", "order"), self.cell(w, "back_s", "random"))),
+            table("The disk, by the block layer: MiB / requests (medians)",
+                  ["", "written", "read, in order", "read, at random", "kept in RAM, MiB"],
+                  self.rows(w, self.disk(w, "write"), self.disk(w, "read", "order"), self.disk(w, "read", "random"),
+                            lambda k: number((self.r.middle(w, k, "swap_ram_bytes") or 0) / MIB))),
+            table("Firn's time as a fraction of the kernel's (less is better)",
+                  ["", "evict / swap", *(f"{order} / {other}" for other in (
+                      "swap faulting", "swap WILLNEED", "zswap WILLNEED", "zram WILLNEED")
+                      for order in ("order", "random"))], ratios),
+            table("Touches at random: microseconds, the clock's 0.03 included",
+                  ["", f"touches over {WAITED_NS // 1000} µs", "of these: p50", "p99", "of all: p50", "p99", "most"],
+                  self.rows(w, *(self.cell(w, name, "random") for name in (
+                      "waits", "wait_p50_us", "wait_p99_us", "touch_p50_us", "touch_p99_us", "touch_max_us"))),
+                  "The touches that are not over it found their page brought along by another's fault."),
+            self.phases(w),
+        ]
+
+    def phases(self, w):
+        def cells(prefix, phases):
+            found = []
+            for phase in phases:
+                values = [v for k in self.r.peers(w) if k.startswith("firn") for v in self.r.of(
+                    w, k, f"{prefix}_{phase}_ms")]
+                if values:
+                    found.append(f"{phase} {number(median(values))}")
+            return ", ".join(found)
+        return (f"Firn's own phases, ms (medians): evict: {cells('evict', PHASES)}; "
+                f"thaw: {cells('thaw', ('run', 'whole'))}.\n")
+
+    def content(self):
+        found = [w for w in ("0 %", "50 %", "90 %") if self.r.select(w, orders=("order",))]
+        if not self.r.workloads("content"):
+            return []
         rows = []
-        for p in self.peers:
-            if p.kernel:
+        for w in found:
+            rows += [[w, *row] for row in self.rows(
+                w, self.cell(w, "evict_s", "order"), self.cell(w, "back_s", "order"), self.disk(w, "write", "order"),
+                self.disk(w, "read", "order"))]
+        tables = [table("Compressible to 0, 50 and 90 %: seconds, and MiB / requests of the disk",
+                        ["", "", "evict", "all back, in order", "written", "read"], rows)]
+        rows = []
+        for w in found:
+            whole = [r for r in self.r.select(w, "firn-whole", ("order",)) if r.get("thaw_whole_ms")]
+            rows.append([w, spread([r["pack_bytes"] / r["thaw_whole_ms"] * 1000 for r in whole], 1e-6),
+                         spread([r["dd_rate"] for r in whole if "dd_rate" in r], 1e-6),
+                         spread(self.r.of(w, "ceiling", "ceiling_rate", "none"), 1e-6)])
+        return tables + [table("Stored bytes, MB/s: a thaw, dd iflag=direct bs=8M of the same pack, the processors alone",
+                               ["", "thaw", "dd", "decode and install from memory"], rows)]
+
+    def programs(self):
+        tables = []
+        for w in self.r.workloads("programs"):
+            size = median([r["size_bytes"] for r in self.r.select(w, orders=ANSWERS)])
+            if size is None:
                 continue
-            rows.append([p.name, spread(self.ratios(p.key, ["swap-fault+swap-willneed"], "evict_s"))]
-                        + [spread(self.ratios(p.key, [other], "back_s", order))
-                           for other in ("swap-fault", "swap-willneed") for order in ("order", "random")])
-        table("Firn's time as a fraction of swap's (less is better), median of the rounds (min..max)",
-              ["", "evict", "order / fault", "random / fault", "order / WILLNEED", "random / WILLNEED"], rows)
+            cells = [self.cell(w, name, *ANSWERS, scale=scale) for name, scale in (
+                ("evict_s", 1), ("first_s", 1000), ("hundred_s", 1000), ("next_pass_s", 1))]
+            tables.append(table(
+                f"{w}, {size / 1e9:.2f} GB", ["", "evict, s", "first answer, ms", "100 answers, ms",
+                                              "the next 20,000, s", "written", "read"],
+                self.rows(w, *cells, self.disk(w, "write", *ANSWERS), self.disk(w, "read", *ANSWERS)),
+                "Random requests one after the other, from the moment of asking; the disk in MiB / requests."))
+        return tables
 
-    def print_phases(self):
-        cells = []
-        for phase in PHASES:
-            values = [r[f"evict_{phase}_ms"] for r in self.records
-                      if f"evict_{phase}_ms" in r and r["order"] in ORDERS]
-            if values:
-                cells.append(f"{phase} {number(statistics.median(values))}")
-        print("\nFirn's own phases, ms (medians): evict: " + ", ".join(cells))
-        cells = []
-        for key, text in WAYS:
-            for phase in ("run", "whole"):
-                value = self.medians(key, f"thaw_{phase}_ms")
-                if value is not None:
-                    cells.append(f"{phase} {number(value)} ({text})")
-        print("  thaw: " + ", ".join(cells))
+    def scale(self):
+        found = self.r.workloads("scale")
+        if not found:
+            return []
+        rows = []
+        for w in found:
+            def middle(peer, name, scale=1.0, w=w):
+                return spread(self.r.of(w, peer, name), scale)
+            per_page = [r["link_bytes"] / r["evicted_pages"] for r in self.r.select(w, "firn-whole")
+                        if r.get("evicted_pages")]
+            rows.append([w, middle("firn-whole", "evict_s"), middle("swap-willneed", "evict_s"),
+                         middle("firn-whole", "call_s"), middle("firn-whole", "back_s"),
+                         middle("swap-willneed", "back_s"),
+                         *(middle("firn-whole", f"agent_{when}_bytes", 1 / MIB) for when in ("idle", "evict", "thaw")),
+                         spread(per_page)])
+        return [table("Size and number: seconds, and the agent's memory",
+                      ["", "firn freeze", "swap, PAGEOUT", "firn thaw", "… and all touched", "swap, WILLNEED and all touched",
+                       "agent before, MiB", "at most in freeze", "at most in thaw", "link metadata, bytes a page"], rows)]
 
-    def print_redis(self):
-        rows = [[p.name, spread(self.of(p.key, "evict_s", "redis")),
-                 spread(self.of(p.key, "first_s", "redis"), 1000), spread(self.of(p.key, "pass_s", "redis"))]
-                for p in self.peers if self.of(p.key, "pass_s", "redis")]
-        if rows:
-            table("redis-server, 1.1 GB: seconds (100 GETs: milliseconds), median (min..max)",
-                  ["", "evict", "100 GETs from asking, ms", "the next 20,000"], rows)
 
-    def judge(self, what, limit, figures_of):
-        """A row of the verdicts: the figures of both ways against a limit."""
-        row = [what, f"<= {number(limit)}"]
-        for key, _ in WAYS:
-            figures = figures_of(key)
-            if figures:
-                value = statistics.median(figures)
-                row += [number(value), "reaches" if value <= limit else "falls short"]
-            else:
-                row += ["-", "-"]
-        return row
+def rounds_of(results):
+    counts = {part: len({r["round"] for r in results.records if r["part"] == part})
+              for part in dict.fromkeys(r["part"] for r in results.records)}
+    return ", ".join(f"{part} {n}" for part, n in counts.items())
 
-    def verdicts(self, disk, agent_bytes):
-        fault, willneed, zram = ["swap-fault"], ["swap-willneed"], ["zram-fault", "zram-willneed"]
-        rows = [
-            self.judge("evict: time / swap's PAGEOUT call", 0.8,
-                       lambda k: self.ratios(k, ["+".join(fault + willneed)], "evict_s")),
-            self.judge("evict: bytes written / swap's", 0.6,
-                       lambda k: self.ratios(k, ["+".join(fault + willneed)], "write_bytes")),
-        ]
-        for order, text, limit in (("order", "in order", 0.12), ("random", "at random", 0.03)):
-            for others, name, most in ((fault, "faulting", limit), (willneed, "WILLNEED", 0.5),
-                                       (zram, "zram's better way", 1.0)):
-                rows.append(self.judge(f"all back, {text}: time / {name}", most,
-                                       lambda k, o=others: self.ratios(k, o, "back_s", order)))
-        rows += [
-            self.judge("redis, 100 GETs: time / faulting", 1.0,
-                       lambda k: self.ratios(k, fault, "first_s", "redis")),
-            self.judge("redis, next 20,000: time / faulting", 0.15,
-                       lambda k: self.ratios(k, fault, "pass_s", "redis")),
-            self.judge("redis, next 20,000: time / WILLNEED", 0.5,
-                       lambda k: self.ratios(k, willneed, "pass_s", "redis")),
-        ]
-        rows += self.stream_verdicts(disk)
-        rows.append(self.judge("link metadata, % of what is evicted", 0.2, lambda k: [
-            r["link_bytes"] / (r["evicted_pages"] * 4096) * 100 for r in self.records
-            if r["peer"] == k and r["order"] in ORDERS and r.get("evicted_pages")]))
-        rows.append(self.judge("the idle agent's memory, MiB (buffers counted)", 8,
-                               lambda k: [agent_bytes / MIB] if k == WAYS[0][0] else []))
-        return rows
 
-    def stream_verdicts(self, disk):
-        """The stream's rate; requests and calls above what they may be: where no fault disturbs it."""
-        def records(key):
-            return [r for r in self.records if r["peer"] == key == WAYS[0][0] and r["order"] in ORDERS
-                    and r.get("pack_bytes")]
-
-        def over_requests(r, what):
-            least = -(-r["pack_bytes"] // disk.max_request_bytes)
-            return r[f"{what}_requests"] - (least + r.get("extents", 1) + 8)
-
-        def over_calls(r, what):
-            return r.get(f"{what}_calls", 0) - max(1, -(-r["pack_bytes"] // (8 * MIB)))
-        rows = [self.judge("thaw: the disk's sequential rate / the rate of stored bytes", 1.25, lambda k: [
-            r["probe_rate"] * r["thaw_whole_ms"] / 1000 / r["pack_bytes"] for r in records(k)
-            if r.get("thaw_whole_ms")])]
-        for what, name in (("write", "evict"), ("read", "thaw")):
-            rows.append(self.judge(f"{name}: {what} requests of the disk, above the limit", 0,
-                                   lambda k, w=what: [over_requests(r, w) for r in records(k)]))
-            rows.append(self.judge(f"{name}: {what} calls, above the limit", 0,
-                                   lambda k, w=what: [over_calls(r, w) for r in records(k)]))
-        return rows
-
-    def print_verdicts(self, rows):
-        head = ["", "must be"]
-        for _, name in WAYS:
-            head += [name, ""]
-        table("What Firn has set itself (defaults, encryption on)", head, rows)
-
-    def save(self, path, machine):
-        figures.save_csv(path, machine, self.records, ["round", "peer", "order"])
+def write(where, results, machine, names, notes, failures):
+    """results.csv, latency.csv, tables.md, wanted.csv and the plots; the text of tables.md."""
+    where.mkdir(parents=True, exist_ok=True)
+    machine = {**machine, "rounds": rounds_of(results)}
+    save_csv(where / "results.csv", machine, results.records, KEYS)
+    save_csv(where / "latency.csv", machine, results.latencies, KEYS[:4])
+    tables = Tables(results, names)
+    verdicts = wanted.rows(results)
+    save_csv(where / "wanted.csv", machine, [dict(zip(wanted.HEAD, row)) for row in verdicts], list(wanted.HEAD))
+    text = ["# Firn beside swap, zswap and zram", "",
+            "Written by `make bench`. " + ", ".join(f"{k} {v}" for k, v in machine.items()) + ".", "",
+            "Median (least–most) of the rounds; Firn with its defaults, encryption on.", ""]
+    text += [f"Note: {n}.\n" for n in notes] + [f"Failed: {f}.\n" for f in failures]
+    text += itertools.chain(tables.process(), tables.content(), tables.programs(), tables.scale())
+    text += [table("What Firn has set itself", wanted.HEAD, verdicts, wanted.NOTE)]
+    text = "\n".join(text)
+    (where / "tables.md").write_text(text, encoding="utf-8")
+    pictures.draw_all(where, results, names, f"commit {machine['commit']}, {machine['date']}")
+    return text

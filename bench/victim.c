@@ -1,15 +1,17 @@
 // SPDX-License-Identifier: MIT
 /* The process that the benchmarks page out and back in.
  *
- * Owns one private anonymous mapping, filled deterministically: the first half of every page is
- * random bytes, the other half repeats one word of that page, so every page is half compressible
+ * Owns one private anonymous mapping, filled deterministically: the first part of every page is
+ * random bytes, the rest repeats one word of that page, so PERCENT of every page is compressible
  * and none is zero, same-filled or another one's duplicate.  It keeps no copy and no table of its
  * pages (the random order is a computed permutation): next to nothing but the mapping is paged out.
  *
- *   victim BYTES         serve commands, one a line, from standard input; one line answers each:
+ *   victim BYTES PERCENT serve commands, one a line, from standard input; one line answers each:
  *     fill               "fill NS SUM"
  *     order|random|one   "order|random|one NS SUM": touch (read) all pages in order, all in a
  *                        fixed shuffled order, or the page in the middle; SUM: of the words read
+ *     latency            "latency NS 0 AT:COUNT...": how long each touch of the last "random" took,
+ *                        clock included: COUNT touches of AT nanoseconds or a little (12 %) more
  *     verify             "verify NS WRONG": pages whose bytes are not what fill wrote
  *                        It says "ready ADDRESS BYTES" first and ends with its standard input.
  *   victim warm BYTES    touch that much memory once, give it back, and end.
@@ -31,6 +33,11 @@
 static unsigned char *memory;
 static uint64_t npages;
 static uint64_t page_bytes;
+static uint64_t random_words;
+
+/* Eight buckets between two powers of two, up to 2^40 ns. */
+enum { SUB = 8, BUCKETS = 38 * SUB };
+static uint32_t histogram[BUCKETS];
 
 static uint64_t now_ns(void)
 {
@@ -52,7 +59,7 @@ static uint64_t word(uint64_t page, uint64_t index)
 {
 	uint64_t base = (page + 1) * 0x9e3779b97f4a7c15u;
 
-	if (index >= page_bytes / 16)
+	if (index >= random_words)
 		return mix(base);
 	return mix(base + (index + 1) * 0xd1342543de82ef95u);
 }
@@ -84,6 +91,36 @@ static uint64_t shuffled(uint64_t page)
 static uint64_t touch(uint64_t page)
 {
 	return *(volatile uint64_t *)page_at(page);
+}
+
+static unsigned int bucket_of(uint64_t ns)
+{
+	unsigned int top;
+
+	if (ns < SUB)
+		return (unsigned int)ns;
+	top = 63 - (unsigned int)__builtin_clzll(ns);
+	top = (top - 2) * SUB + (unsigned int)(ns >> (top - 3)) % SUB;
+	return top < BUCKETS ? top : BUCKETS - 1;
+}
+
+static uint64_t bucket_start(unsigned int bucket)
+{
+	return bucket < SUB ? bucket : (uint64_t)(SUB + bucket % SUB) << (bucket / SUB - 1);
+}
+
+static uint64_t touch_at_random(void)
+{
+	uint64_t sum = 0, last, now;
+
+	memset(histogram, 0, sizeof(histogram));
+	last = now_ns();
+	for (uint64_t i = 0; i < npages; i++, last = now) {
+		sum += touch(shuffled(i));
+		now = now_ns();
+		histogram[bucket_of(now - last)]++;
+	}
+	return sum;
 }
 
 static uint64_t fill(void)
@@ -127,6 +164,17 @@ static void say(const char *line, size_t length)
 	}
 }
 
+static void say_histogram(void)
+{
+	char text[48];
+
+	for (unsigned int i = 0; i < BUCKETS; i++) {
+		if (histogram[i])
+			say(text, (size_t)snprintf(text, sizeof(text), " %" PRIu64 ":%" PRIu32,
+						   bucket_start(i), histogram[i]));
+	}
+}
+
 /* Does what @command says and answers it; false when it is no command. */
 static bool obey(const char *command)
 {
@@ -141,18 +189,20 @@ static bool obey(const char *command)
 		for (uint64_t i = 0; i < npages; i++)
 			answer += touch(i);
 	} else if (!strcmp(command, "random")) {
-		for (uint64_t i = 0; i < npages; i++)
-			answer += touch(shuffled(i));
+		answer = touch_at_random();
 	} else if (!strcmp(command, "one")) {
 		answer = touch(npages / 2);
 	} else if (!strcmp(command, "verify")) {
 		answer = verify();
-	} else {
+	} else if (strcmp(command, "latency") != 0) {
 		return false;
 	}
-	length = snprintf(line, sizeof(line), "%s %" PRIu64 " %" PRIu64 "\n", command,
-			  now_ns() - start, answer);
+	length = snprintf(line, sizeof(line), "%s %" PRIu64 " %" PRIu64, command, now_ns() - start,
+			  answer);
 	say(line, (size_t)length);
+	if (!strcmp(command, "latency"))
+		say_histogram();
+	say("\n", 1);
 	return true;
 }
 
@@ -211,8 +261,9 @@ int main(int argc, char **argv)
 	prctl(PR_SET_PDEATHSIG, SIGKILL);
 	if (argc == 3 && !strcmp(argv[1], "warm"))
 		return warm(strtoull(argv[2], NULL, 10));
-	if (argc != 2)
+	if (argc != 3)
 		return 2;
+	random_words = page_bytes / 8 * (100 - strtoull(argv[2], NULL, 10) % 100) / 100;
 	npages = strtoull(argv[1], NULL, 10) / page_bytes;
 	if (npages < 2)
 		return 2;

@@ -1,6 +1,6 @@
 # shellcheck shell=sh disable=SC2034
 # SPDX-License-Identifier: MIT
-# Sourced by ./demo, ./check and `make bench-malloc` (plain sh): make sure that Debian's packages are there.
+# Sourced by ./demo, ./check, `make bench` and `make bench-malloc` (plain sh): make sure that Debian's packages are there.
 #
 # firn_packages NAME...   installs, by name, those that are missing, and says which.  Needs root for that;
 # returns 0 when all are there in the end.
@@ -73,6 +73,8 @@ FIRN_DEMO_PACKAGES="$FIRN_BUILD_PACKAGES redis-server redis-tools python3 procps
 FIRN_CHECK_PACKAGES="$FIRN_DEMO_PACKAGES clang libcmocka-dev python3-pytest python3-cryptography python3-lz4
 	python3-xxhash scdoc gcc-aarch64-linux-gnu libc6-dev-arm64-cross g++ gdb git
 	libpython3.11-testsuite perl sqlite3 strace valgrind"
+# What the benchmarks page out, and their plots.
+FIRN_BENCH_PACKAGES="$FIRN_BUILD_PACKAGES gnuplot-nox redis-server python3 nodejs git mount util-linux"
 # The peers and the programs of the allocator's benchmarks.
 FIRN_BENCH_MALLOC_PACKAGES="$FIRN_BUILD_PACKAGES libjemalloc2 libmimalloc2.0 libtcmalloc-minimal4 gnuplot-nox
 	redis-server redis-tools python3 sqlite3 perl util-linux"
