@@ -17,13 +17,18 @@ SWAP_BYTES = 256 << 20
 
 
 def test_no_case_is_forgotten():
-    assert set(cases_of("proc-memory")) == {"swapped", "windows", "never-fold"}
+    assert set(cases_of("proc-memory")) == {"swapped", "windows", "never-fold", "instead"}
 
 
 @pytest.mark.parametrize("mood", EVERY + ["off"])
 @pytest.mark.parametrize("case", ["windows", "never-fold"])
 def test_memory(case, mood):
     passes("proc-memory", case, mood)
+
+
+@pytest.mark.parametrize("mood", EVERY + ["off"])
+def test_new_memory_in_place_of_old(mood):
+    passes("proc-memory", "instead", mood, FIRN_MALLOC_DECAY_MS="3600000", TEST_FOLDS="")
 
 
 @contextlib.contextmanager

@@ -17,6 +17,8 @@
 
 #define PURGE_UNITS 2048u               /* looked at in one purge */
 #define PURGE_NS 400000u                /* and no longer than this */
+#define INSTEAD_UNITS 64u               /* looked at for a unit of new memory */
+#define INSTEAD_MISSES 7u               /* new units in a row for which none are looked at, at most */
 
 struct firn_bin firn_bins[FIRN_CLASSES] = {
 	[0 ... FIRN_CLASSES - 1] = { .list = { [0 ... FIRN_BUCKETS - 1] = FIRN_NO_UNIT } },
@@ -121,8 +123,8 @@ void firn_span_relist(struct firn_span *s)
 	link_span(bin, s, b);
 }
 
-/* A new span of class @c; its lock is held. */
-static struct firn_span *add(unsigned int c)
+/* A new span of class @c; its lock is held.  *@ret_clean: its memory is new. */
+static struct firn_span *add(unsigned int c, bool *ret_clean)
 {
 	bool clean;
 	uint32_t unit = firn_heap_alloc(1, &clean);
@@ -145,6 +147,7 @@ static struct firn_span *add(unsigned int c)
 	firn_bins[c].nspans++;
 	__atomic_store_n(&firn_heap.kinds[unit], c, __ATOMIC_RELEASE);
 	link_span(&firn_bins[c], s, FIRN_BUCKET_EMPTY);
+	*ret_clean = clean;
 	return s;
 }
 
@@ -318,10 +321,45 @@ void firn_depot_drain(void)
 	}
 }
 
+static size_t purge_unit(uint32_t u, bool all);
+
+/*
+ * A span took @pages pages of new memory.  As many that have become empty elsewhere go at once, if they are easily found:
+ * they are of no use to another class, and programs which go from one size to the next would hold both until the
+ * empty ones have decayed.
+ */
+static void give_back_instead(size_t pages)
+{
+	static _Atomic uint32_t cursor, misses, skip;
+	uint32_t units = __atomic_load_n(&firn_heap.units, __ATOMIC_ACQUIRE), left, u, n;
+	size_t given = 0;
+
+	/* Threads may disturb each other here: then one looks once too often. */
+	left = atomic_load_explicit(&skip, memory_order_relaxed);
+	if (left) {
+		atomic_store_explicit(&skip, left - 1, memory_order_relaxed);
+		return;
+	}
+	u = atomic_load_explicit(&cursor, memory_order_relaxed);
+	for (n = 0; n < INSTEAD_UNITS && n < units && given < pages; n++, u++) {
+		if (u >= units)
+			u = 0;
+		given += purge_unit(u, true);
+	}
+	atomic_store_explicit(&cursor, u, memory_order_relaxed);
+	left = given ? 0 : 2 * atomic_load_explicit(&misses, memory_order_relaxed) + 1;
+	if (left > INSTEAD_MISSES)
+		left = INSTEAD_MISSES;
+	atomic_store_explicit(&misses, left, memory_order_relaxed);
+	atomic_store_explicit(&skip, left, memory_order_relaxed);
+	firn_count(&firn_counters.purged_pages, given);
+}
+
 unsigned int firn_span_refill(unsigned int c, void **slots, unsigned int want, unsigned int room)
 {
 	struct firn_bin *bin = &firn_bins[c];
 	struct taking t = { slots, want, room, 0 };
+	size_t fresh = 0;
 
 	firn_lock_take(&bin->lock);
 	if (bin->stored) {
@@ -332,6 +370,7 @@ unsigned int firn_span_refill(unsigned int c, void **slots, unsigned int want, u
 	while (t.got < want) {
 		unsigned int before = t.got;
 		struct firn_span *s = NULL;
+		bool clean;
 
 		for (unsigned int b = FIRN_BUCKET_DENSE; b < FIRN_BUCKETS && !s; b++)
 			if (bin->list[b] != FIRN_NO_UNIT)
@@ -340,9 +379,10 @@ unsigned int firn_span_refill(unsigned int c, void **slots, unsigned int want, u
 			/* Not one more than the first for a batch: it may be the last memory there is. */
 			if (t.got && want > 1 && t.got >= want / 2)
 				break;
-			s = add(c);
+			s = add(c, &clean);
 			if (!s)
 				break;
+			fresh += clean ? FIRN_UNIT_PAGES : 0;
 		}
 		if (firn_classes[c].page_slots)
 			take_pages(&t, s, c);
@@ -359,6 +399,8 @@ unsigned int firn_span_refill(unsigned int c, void **slots, unsigned int want, u
 	if (t.got)
 		atomic_fetch_add_explicit(&bin->used, t.got, memory_order_relaxed);
 	firn_lock_drop(&bin->lock);
+	if (fresh)
+		give_back_instead(fresh);
 	/* The cache is used from its end: what came from the fullest page is used first. */
 	for (unsigned int i = 0, j = t.got; i + 1 < j; i++) {
 		void *p = slots[i];
@@ -499,6 +541,26 @@ static size_t purge_span(struct firn_span *s, unsigned int c, bool all)
 	return pages;
 }
 
+/* What purge_span returns, for a unit of which nothing is known; no lock is held. */
+static size_t purge_unit(uint32_t u, bool all)
+{
+	unsigned int c = __atomic_load_n(&firn_heap.kinds[u], __ATOMIC_RELAXED) & ~FIRN_KIND_SLOW;
+	struct firn_span *s = firn_span_of(u);
+	size_t pages = 0;
+
+	if (c == FIRN_CLASS_NONE || c >= FIRN_CLASSES)
+		return 0;
+	/* Too little is free for a page to be empty. */
+	if (atomic_load_explicit(&s->nfree, memory_order_relaxed) < firn_classes[c].page_slots ||
+	    __atomic_load_n(&s->bucket, __ATOMIC_RELAXED) == FIRN_BUCKET_FULL)
+		return 0;
+	firn_lock_take(&firn_bins[c].lock);
+	if (s->class == c && (__atomic_load_n(&firn_heap.kinds[u], __ATOMIC_RELAXED) & ~FIRN_KIND_SLOW) == c)
+		pages = purge_span(s, c, all);
+	firn_lock_drop(&firn_bins[c].lock);
+	return pages;
+}
+
 static _Atomic uint32_t purge_left;    /* units of a look that ran out of time */
 
 bool firn_span_purge_unfinished(void)
@@ -519,21 +581,9 @@ size_t firn_span_purge(bool all)
 	if (!todo || todo > units)
 		todo = units < PURGE_UNITS ? units : PURGE_UNITS;
 	for (n = 0; n < (all ? units : todo); n++, u++) {
-		unsigned int c;
-
 		if (u >= units)
 			u = 0;
-		c = __atomic_load_n(&firn_heap.kinds[u], __ATOMIC_RELAXED) & ~FIRN_KIND_SLOW;
-		if (c == FIRN_CLASS_NONE || c >= FIRN_CLASSES)
-			continue;
-		/* Too little is free for a page to be empty. */
-		if (atomic_load_explicit(&firn_span_of(u)->nfree, memory_order_relaxed) < firn_classes[c].page_slots ||
-		    __atomic_load_n(&firn_span_of(u)->bucket, __ATOMIC_RELAXED) == FIRN_BUCKET_FULL)
-			continue;
-		firn_lock_take(&firn_bins[c].lock);
-		if (firn_span_of(u)->class == c && (__atomic_load_n(&firn_heap.kinds[u], __ATOMIC_RELAXED) & ~FIRN_KIND_SLOW) == c)
-			pages += purge_span(firn_span_of(u), c, all);
-		firn_lock_drop(&firn_bins[c].lock);
+		pages += purge_unit(u, all);
 		if (!all && n % 16 == 15 && firn_os.clock_ns() > until) {
 			n++;
 			u++;

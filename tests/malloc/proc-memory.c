@@ -159,10 +159,58 @@ static void never_fold(void)
 	m_free_all(&o);
 }
 
+/*
+ * Pages that became empty, while the span they are in did not, make up for new memory at once: what is held does not
+ * grow meanwhile.  The test lets nothing decay.
+ */
+static void instead(void)
+{
+	enum { SMALL = 64, OTHER = 512 };
+	const size_t n = (32 << 20) / SMALL, more = (24 << 20) / OTHER;
+	char **p = m_map((n + more) * sizeof(*p)), **q = p + n;
+	uint64_t before, after;
+	size_t kept = 0;
+
+	for (size_t i = 0; i < n; i++) {
+		p[i] = malloc(SMALL);
+		CHECK(p[i]);
+		m_fill(p[i], SMALL, i);
+	}
+	/* The first page of each 64 KiB stays. */
+	for (size_t i = 0; i < n; i++) {
+		if ((uintptr_t)p[i] / PAGE % 16) {
+			free(p[i]);
+			p[i] = NULL;
+		} else {
+			kept++;
+		}
+	}
+	before = m_now().touched_bytes;
+	for (size_t i = 0; i < more; i++) {
+		q[i] = malloc(OTHER);
+		CHECK(q[i]);
+		m_fill(q[i], OTHER, i);
+	}
+	after = m_now().touched_bytes;
+	CHECK(kept > n / 32);
+	if (m_firn() && after > before + (4 << 20))
+		FAIL("%lu bytes are held, %lu were", (unsigned long)after, (unsigned long)before);
+	for (size_t i = 0; i < n; i++) {
+		if (p[i])
+			CHECK_FILL(p[i], SMALL, i);
+		free(p[i]);
+	}
+	for (size_t i = 0; i < more; i++) {
+		CHECK_FILL(q[i], OTHER, i);
+		free(q[i]);
+	}
+}
+
 static const struct m_case cases[] = {
 	{ "swapped", swapped },
 	{ "windows", windows },
 	{ "never-fold", never_fold },
+	{ "instead", instead },
 	{ NULL, NULL },
 };
 
