@@ -50,7 +50,7 @@ def largest_swapped(given):
 def programs(given, few):
     part = 0.2 if given.quick else 1
     known = {
-        "redis": ("redis-server", lambda b: Redis(b.state, b.cgroup, part)),
+        "redis": ("redis-server", lambda b: Redis(b.build, b.state, b.cgroup, part)),
         "python3": ("python3", lambda b: Script(
             b.cgroup, shutil.which("python3"), PROGRAMS / "objects.py", int(800_000 * part))),
         "node": ("node", lambda b: Script(
@@ -60,7 +60,7 @@ def programs(given, few):
     for name in given.programs or NAMES:
         yield known[name][0], Workload(name, known[name][1], few, ("requests",), PROGRAM_PEERS)
     if given.large:
-        yield "redis-server", Workload("redis 4 GB", lambda b: Redis(b.state, b.cgroup, 4), few, ("requests",),
+        yield "redis-server", Workload("redis 4 GB", lambda b: Redis(b.build, b.state, b.cgroup, 4), few, ("requests",),
                                        LARGE_PEERS)
 
 

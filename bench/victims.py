@@ -23,7 +23,8 @@ class Child:
                                         bufsize=0, preexec_fn=host.die_with_parent)
         self.pid, self.pending = self.process.pid, b""
         self.pids = [self.pid]
-        cgroup.add(self.pid)    # before it has touched a page
+        if cgroup:
+            cgroup.add(self.pid)        # before it has touched a page
 
     def send(self, *commands):
         self.process.stdin.write("".join(c + "\n" for c in commands).encode())
