@@ -15,7 +15,8 @@ PROGRAMS = os.path.join(BUILD, "tests", "malloc")
 MOODS = {
     "control": None,
     "plain": {"TEST_FOLDS": "1"},
-    "eager": {"TEST_FOLDS": "1", "FIRN_MALLOC_PERIOD_MS": "5", "FIRN_MALLOC_AGE": "0", "FIRN_MALLOC_STOP_MS": "0"},
+    "eager": {"TEST_FOLDS": "1", "FIRN_MALLOC_PERIOD_MS": "5", "FIRN_MALLOC_AGE": "0", "FIRN_MALLOC_STOP_MS": "0",
+              "FIRN_MALLOC_CPU_PERCENT": "100"},
     "off": {"TEST_FOLDS": "0", "FIRN_MALLOC_FOLD": "0"},
 }
 

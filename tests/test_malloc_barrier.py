@@ -117,7 +117,8 @@ def test_under_strace_nothing_folds(tier, tmp_path):
 
 
 # A period short enough that there is something to do in the middle of nearly every wait.
-OFTEN = {"LD_PRELOAD": LIBRARY, "FIRN_MALLOC_PERIOD_MS": "15", "FIRN_MALLOC_DECAY_MS": "10"}
+OFTEN = {"LD_PRELOAD": LIBRARY, "FIRN_MALLOC_PERIOD_MS": "15", "FIRN_MALLOC_CPU_PERCENT": "100",
+         "FIRN_MALLOC_DECAY_MS": "10"}
 
 
 @pytest.mark.parametrize("how", ["control", "library"])

@@ -10,7 +10,8 @@ import pytest
 from harness import NOBODY
 from malloc_harness import program, run
 
-EAGER = {"FIRN_MALLOC_PERIOD_MS": "5", "FIRN_MALLOC_AGE": "0", "FIRN_MALLOC_STOP_MS": "0", "FIRN_MALLOC_STATS": "1"}
+EAGER = {"FIRN_MALLOC_PERIOD_MS": "5", "FIRN_MALLOC_AGE": "0", "FIRN_MALLOC_STOP_MS": "0", "FIRN_MALLOC_STATS": "1",
+         "FIRN_MALLOC_CPU_PERCENT": "100"}
 SEED = random.SystemRandom().randrange(1, 1 << 30)
 
 

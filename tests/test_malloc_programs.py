@@ -16,7 +16,8 @@ from harness import ROOT, wait_until
 from malloc_harness import LIBRARY, environment, run
 
 # Folding as often as it can be done.
-EAGER = {"FIRN_MALLOC_PERIOD_MS": "20", "FIRN_MALLOC_AGE": "0", "FIRN_MALLOC_STATS": "1", "TEST_FOLDS": ""}
+EAGER = {"FIRN_MALLOC_PERIOD_MS": "20", "FIRN_MALLOC_AGE": "0", "FIRN_MALLOC_STATS": "1", "TEST_FOLDS": "",
+         "FIRN_MALLOC_CPU_PERCENT": "100"}
 
 
 def need(name):

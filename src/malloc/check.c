@@ -363,7 +363,7 @@ unsigned int firn_check_frames(void)
 	if (!firn_counted(&firn_counters.folded_pages))
 		return 0;
 	cache = firn_thread_enter(&firn_thread);
-	firn_lock_take(&firn_pass_lock);
+	firn_pass_stop();
 	frames = firn_os.mmap(NULL, FRAMES_MAX * sizeof(*frames), PROT_READ | PROT_WRITE,
 			      MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
 	number = firn_os_failed(frames) ? 0 : check_frames(frames);

@@ -18,6 +18,7 @@ struct firn_malloc_config firn_config = {
 	.decay_ms = 200,
 	.region_bytes = 16,
 	.vma_percent = 25,
+	.cpu_percent = 2,
 	.stop_ms = 1000,
 	.core = true,
 };
@@ -162,11 +163,11 @@ static bool region(const char *s, uint32_t *ret)
 	return true;
 }
 
-static bool percent(const char *s, uint32_t *ret)
+static bool percent(const char *s, uint32_t max, uint32_t *ret)
 {
 	uint32_t v;
 
-	if (!number(s, 90, &v) || !v)
+	if (!number(s, max, &v) || !v)
 		return false;
 	*ret = v;
 	return true;
@@ -190,7 +191,9 @@ static const char *set(const char *name, const char *value)
 	if (!strcmp(name, "REGION"))
 		return region(value, &c->region_bytes) ? NULL : "a power of two from 16 to 2048";
 	if (!strcmp(name, "VMA_PERCENT"))
-		return percent(value, &c->vma_percent) ? NULL : "1 to 90";
+		return percent(value, 90, &c->vma_percent) ? NULL : "1 to 90";
+	if (!strcmp(name, "CPU_PERCENT"))
+		return percent(value, 100, &c->cpu_percent) ? NULL : "1 to 100";
 	if (!strcmp(name, "STOP_MS"))
 		return number(value, 3600000, &c->stop_ms) ? NULL : "0 to 3600000";
 	if (!strcmp(name, "CORE"))

@@ -23,6 +23,7 @@ struct firn_malloc_config {
 	uint32_t decay_ms;              /* FIRN_MALLOC_DECAY_MS (200): empty pages go back after this */
 	uint32_t region_bytes;          /* FIRN_MALLOC_REGION (16): a power of two, 16 .. 2048 */
 	uint32_t vma_percent;           /* FIRN_MALLOC_VMA_PERCENT (25): of vm.max_map_count that folds may use */
+	uint32_t cpu_percent;           /* FIRN_MALLOC_CPU_PERCENT (2): of a processor that passes may use over a minute */
 	uint32_t stop_ms;               /* FIRN_MALLOC_STOP_MS (1000): between two stops of the tracer tier */
 	bool core;                      /* FIRN_MALLOC_CORE=0|1 (1): folded pages in core dumps (coredump_filter bit 2) */
 	bool seccomp;                   /* FIRN_MALLOC_SECCOMP=0|1 (0): fold also under a seccomp filter */

@@ -293,7 +293,7 @@ int firn_malloc_never_fold(const void *p, size_t n)
 			r = -EINVAL;
 	if (r)
 		goto out;
-	firn_lock_take(&firn_pass_lock);
+	firn_pass_stop();
 	for (uint32_t u = firn_unit_of(p); u <= firn_unit_of((void *)last); u++) {
 		int one = never_fold_unit(u, pages_between(u, first, last));
 

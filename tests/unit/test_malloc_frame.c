@@ -15,6 +15,7 @@
 #include <cmocka.h>
 
 #include "malloc/fold/frame.h"
+#include "malloc/fold/helper.h"
 #include "malloc/os.h"
 #include "malloc/stats.h"
 
@@ -216,6 +217,11 @@ static void test_file_size_limit(void **state)
 		/* The soft limit alone is the helper's to raise. */
 		small.rlim_max = before.rlim_max;
 		setrlimit(RLIMIT_FSIZE, &small);
+		/* Where it is waited for: else it is a thread, whose limits are the program's. */
+		firn_helper.caller = 0;
+		if (firn_store_open(8, &first, &fd, &err) != FIRN_STORE_NONE || err != -EFBIG)
+			_exit(4);
+		firn_helper.caller = getpid();
 		if (before.rlim_max == RLIM_INFINITY && firn_store_open(8, &first, &fd, &err) == FIRN_STORE_NONE)
 			_exit(1);
 		small.rlim_max = 4 * PAGE;

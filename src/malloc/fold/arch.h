@@ -6,9 +6,10 @@
 #include <stdbool.h>
 #include <sys/types.h>
 
-/* clone(@flags) onto @stack (its top, 16-byte aligned); the child calls fn(arg) and exits.  CLONE_VM children
- * share our thread-local storage.  Returns the child's number or -errno. */
-long firn_arch_helper(unsigned long flags, void *stack, void (*fn)(void *arg), void *arg);
+/* clone(@flags) onto @stack (its top, 16-byte aligned); the child calls fn(arg) and exits, alone.  CLONE_VM children
+ * share our thread-local storage.  With CLONE_CHILD_CLEARTID the kernel clears *@tid and wakes who waits for that
+ * when the child has ended.  Returns the child's number or -errno. */
+long firn_arch_helper(unsigned long flags, void *stack, void (*fn)(void *arg), void *arg, void *tid);
 
 /* A call that can be restarted unseen can be on this architecture. */
 extern const bool firn_arch_can_restart;

@@ -22,7 +22,6 @@ __asm__(
 	"	mov x10, x3\n"
 	"	mov x2, #0\n"
 	"	mov x3, #0\n"
-	"	mov x4, #0\n"
 	"	mov x8, #220\n"                 /* clone */
 	"	svc #0\n"
 	"	cbz x0, 1f\n"
@@ -33,7 +32,7 @@ __asm__(
 	"	mov x0, x10\n"
 	"	blr x9\n"
 	"	mov x0, #0\n"
-	"	mov x8, #94\n"                  /* exit_group */
+	"	mov x8, #93\n"                  /* exit: of this thread alone */
 	"	svc #0\n"
 	"	brk #0\n"
 	"	.cfi_endproc\n"

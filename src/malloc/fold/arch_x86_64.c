@@ -25,10 +25,10 @@ __asm__(
 	"firn_arch_helper:\n"
 	"	.cfi_startproc\n"
 	"	endbr64\n"
+	"	movq %r8, %r10\n"              /* to be cleared */
 	"	movq %rdx, %r9\n"
 	"	movq %rcx, %r8\n"
 	"	xorl %edx, %edx\n"
-	"	xorl %r10d, %r10d\n"
 	"	movl $56, %eax\n"               /* clone */
 	"	syscall\n"
 	"	testl %eax, %eax\n"
@@ -39,7 +39,7 @@ __asm__(
 	"	movq %r8, %rdi\n"
 	"	call *%r9\n"
 	"	xorl %edi, %edi\n"
-	"	movl $231, %eax\n"              /* exit_group */
+	"	movl $60, %eax\n"               /* exit: of this thread alone */
 	"	syscall\n"
 	"	hlt\n"
 	"	.cfi_endproc\n"

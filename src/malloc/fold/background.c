@@ -15,12 +15,14 @@
 #include "malloc/os.h"
 
 #define LEAST_MS 10u
+#define SOON_NS 1000000
 #define STACK_BYTES (256u << 10)
 
 static void *work(void *arg)
 {
 	uint32_t ms = firn_config.period_ms < firn_config.decay_ms ? firn_config.period_ms : firn_config.decay_ms;
-	struct timespec t;
+	struct timespec t, soon = { 0, SOON_NS };
+	enum firn_tick left;
 
 	(void)arg;
 	ms = ms / 2 > LEAST_MS ? ms / 2 : LEAST_MS;
@@ -28,8 +30,9 @@ static void *work(void *arg)
 	for (;;) {
 		/* The kernel's own: the library's is interposed. */
 		firn_os.call(SYS_clock_nanosleep, CLOCK_MONOTONIC, 0, (long)&t, 0, 0, 0);
-		while (firn_fold_tick(true))
-			;
+		while ((left = firn_fold_tick(true)) != FIRN_TICK_NOTHING)
+			if (left == FIRN_TICK_SOON)
+				firn_os.call(SYS_clock_nanosleep, CLOCK_MONOTONIC, 0, (long)&soon, 0, 0, 0);
 	}
 	return NULL;
 }

@@ -175,7 +175,7 @@ static int choose(struct firn_barrier *b)
 	if (err)
 		return err;
 	/* Threads alone do not tell of a process that shares our memory: only where the kernel may not be asked. */
-	if (allowed(FIRN_BARRIER_NONE) &&
+	if (allowed(FIRN_BARRIER_NONE) && firn_helper.caller &&
 	    (firn_helper.alone > 0 || (firn_helper.alone < 0 && threads == 1))) {
 		b->tier = FIRN_BARRIER_NONE;
 		return 0;
@@ -189,6 +189,8 @@ static int choose(struct firn_barrier *b)
 			return 0;
 		}
 	}
+	if (!firn_helper.caller)
+		return -EBUSY;
 	if (allowed(FIRN_BARRIER_TRACER)) {
 		if (firn_seccomp_filtered())
 			return refuse(b, -EPERM, "a seccomp filter");
@@ -211,9 +213,18 @@ int firn_barrier_open(struct firn_barrier *b)
 	b->stopped = 0;
 	tracing = false;
 	err = choose(b);
+	if (err == -EBUSY)
+		return err;
 	atomic_store_explicit(&firn_counters.barrier, (uint32_t)b->tier, memory_order_relaxed);
 	atomic_store_explicit(&firn_counters.why, b->why, memory_order_relaxed);
 	return err;
+}
+
+int firn_barrier_look(struct firn_barrier *b)
+{
+	long threads;
+
+	return look(b, &threads);
 }
 
 uint64_t firn_barrier_wait_ms(void)

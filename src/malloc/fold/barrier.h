@@ -41,10 +41,15 @@ uint64_t firn_barrier_wait_ms(void);
 /*
  * In the helper.  Chooses the best tier that is allowed and possible, and holds for the whole process what it
  * must: TRACER stops all other threads here (5 ms deadline, interrupted calls restart unseen).
- * Returns 0; -EAGAIN not now (VmPin > 0, a tracer, a deadline passed, stopped less than stop_ms ago);
- * -EPERM never in this process.  b->why says which.  On failure nothing is held.
+ * Returns 0; -EAGAIN not now (VmPin > 0, a tracer, a deadline passed, stopped less than stop_ms ago); -EBUSY a helper
+ * that nobody waits for cannot, since only WP lets all threads run; -EPERM never in this process.  b->why says
+ * which.  On failure nothing is held.
  */
 int firn_barrier_open(struct firn_barrier *b);
+
+/* In the helper, between two holds: what may forbid folding at any time, memory that was pinned, a debugger.
+ * 0, or as firn_barrier_open; what is held stays so. */
+int firn_barrier_look(struct firn_barrier *b);
 
 /* Pages from @address on are written by nobody until release.  WP: register and protect; a no-op otherwise.
  * 0 or -errno (then nothing is held of this range). */

@@ -4,6 +4,10 @@
  * masks can only lose bits.  Then, in the helper and under the barrier: the masks are read, what lives is copied
  * to its place in one buffer, the buffer is written to the store, and each run is mapped onto it.  A run that
  * fails at any step stays what and where it was.
+ *
+ * Where the barrier lets all threads run, nobody waits for the helper: what it did is found by a later call.  A page
+ * is then held no longer than its group takes, and the helper and what the kernel does when it goes are paid for
+ * many groups.
  */
 #include <errno.h>
 #include <string.h>
@@ -14,6 +18,7 @@
 #include "malloc/config.h"
 #include "malloc/fold/barrier.h"
 #include "malloc/fold/frame.h"
+#include "malloc/fold/helper.h"
 #include "malloc/fold/pass.h"
 #include "malloc/os.h"
 #include "malloc/stats.h"
@@ -23,9 +28,11 @@
 					 * mappings grows what the kernel does when the helper and its userfaultfd go */
 #define RUNS_MIN 32u
 #define STOP_NS 6000000u                /* of a stop of all other threads, which comes rarely */
+#define LONG_NS 10000000u               /* of a helper that nobody waits for */
+#define LOOK_NS 1000000u                /* such a one looks so often whether it still may */
 #define RESERVE 256u                    /* mappings that are left to the program at least */
 #define ROOM 640u                       /* found out at once, beside the reserve */
-#define ROOM_STOP 2100u                 /* where a slice is long */
+#define ROOM_LONG 2100u                 /* where a slice may have more runs than that is enough for */
 #define RUN_PAGES (1u << FIRN_PLAN_SHIFT_MAX)
 #define MASK_WORDS 4u                   /* of a page, at most */
 
@@ -55,14 +62,17 @@ static struct {
 	uint32_t first_frame;
 	uint32_t next;                  /* firn_pass.at, when all groups are done */
 	bool tried;                     /* the barrier was open */
+	bool begun;                     /* nobody waits for the helper, and nobody looked yet at what it did */
+	bool probes;                    /* the helper finds out what room there is */
+	uint32_t room;                  /* that it found */
 	enum firn_barrier_tier tier;
-	unsigned int failed;
-	uint64_t groups_ns, groups_cpu_ns;      /* what carrying out groups took */
+	uint64_t groups_ns, groups_cpu_ns, helper_ns;   /* what carrying out groups took, and all of a helper */
 	char buffer[RUN_PAGES * FIRN_PAGE_BYTES] __attribute__((aligned(4096)));
 } slice;
 
 static uint64_t run_ns = 20000;         /* what a run takes, and a slice besides, as learnt */
 static uint64_t fixed_ns = FIXED_NS;
+static bool always_wait;
 
 static struct firn_span *span_of(const struct run *r)
 {
@@ -236,7 +246,11 @@ static void carry_group(struct firn_barrier *b, struct group *g, int fd)
 		if (!r->taken)
 			continue;
 		if (ok) {
-			void *p = firn_os.mmap(address, npages * FIRN_PAGE_BYTES, PROT_READ | PROT_WRITE,
+			void *p;
+
+			/* Were the helper ended here: a page that is not mapped is as one that was written since. */
+			r->done = true;
+			p = firn_os.mmap(address, npages * FIRN_PAGE_BYTES, PROT_READ | PROT_WRITE,
 					       MAP_PRIVATE | MAP_FIXED | MAP_NORESERVE, fd,
 					       (long)(r->frame * FIRN_PAGE_BYTES));
 
@@ -248,10 +262,44 @@ static void carry_group(struct firn_barrier *b, struct group *g, int fd)
 	}
 }
 
+/* Groups from @group on are left for another time. */
+static void leave_from(unsigned int group)
+{
+	slice.next = slice.groups[group].head;
+	slice.ngroups = group;
+}
+
+static void carry_groups(struct firn_barrier *b, int fd)
+{
+	uint64_t begun = firn_os.clock_ns(), now = begun, looked = begun;
+
+	for (unsigned int i = 0; i < slice.ngroups && !firn_pass.full; i++) {
+		uint64_t before = now;
+
+		if ((slice.tier == FIRN_BARRIER_TRACER && now - begun > STOP_NS) ||
+		    (slice.begun && atomic_load(&firn_helper.hurry))) {
+			leave_from(i);
+			break;
+		}
+		if (slice.begun && now - looked > LOOK_NS) {
+			if (firn_barrier_look(b)) {
+				leave_from(i);
+				break;
+			}
+			looked = now;
+		}
+		carry_group(b, &slice.groups[i], fd);
+		now = firn_os.clock_ns();
+		if (slice.begun)
+			firn_count_pause(now - before);
+	}
+	slice.groups_ns = now - begun;
+}
+
 static int carry_in_helper(void *arg)
 {
 	struct firn_barrier b;
-	uint64_t begun, cpu;
+	uint64_t cpu;
 	int fd, err;
 
 	(void)arg;
@@ -265,20 +313,9 @@ static int carry_in_helper(void *arg)
 		return err == -ENOMEM ? -EAGAIN : -EPERM;
 	}
 	slice.tried = true;
-	slice.groups_ns = begun = firn_os.clock_ns();
-	cpu = firn_cpu_ns(CLOCK_PROCESS_CPUTIME_ID);
-	for (unsigned int i = 0; i < slice.ngroups; i++) {
-		if (slice.tier == FIRN_BARRIER_TRACER && firn_os.clock_ns() - begun > STOP_NS) {
-			slice.next = slice.groups[i].head;
-			slice.ngroups = i;
-			break;
-		}
-		if (firn_pass.full)
-			break;
-		carry_group(&b, &slice.groups[i], fd);
-	}
-	slice.groups_ns = firn_os.clock_ns() - slice.groups_ns;
-	slice.groups_cpu_ns = firn_cpu_ns(CLOCK_PROCESS_CPUTIME_ID) - cpu;
+	cpu = firn_cpu_ns(CLOCK_THREAD_CPUTIME_ID);
+	carry_groups(&b, fd);
+	slice.groups_cpu_ns = firn_cpu_ns(CLOCK_THREAD_CPUTIME_ID) - cpu;
 	firn_barrier_close(&b);
 	firn_os.call(SYS_close, fd, 0, 0, 0, 0, 0);
 	return 0;
@@ -307,69 +344,188 @@ static bool add_group(uint32_t head)
 	return true;
 }
 
-static bool long_slices(void)
-{
-	return firn_config.barrier == FIRN_BARRIER_TRACER || slice.tier == FIRN_BARRIER_TRACER;
-}
-
 /* In the helper: may so many mappings be added?  Nothing tells but to add them. */
 static int probe(void *arg)
 {
-	uint32_t n = *(uint32_t *)arg + RESERVE;
+	uint32_t n = slice.room + RESERVE;
 	char *p = firn_os.mmap(NULL, n * FIRN_PAGE_BYTES, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
 	int err = 0;
 
+	(void)arg;
 	if (firn_os_failed(p))
 		return -ENOMEM;
-	for (uint32_t i = 1; i < n && !err; i += 2)
+	for (uint32_t i = 1; i < n && !err; i += 2) {
 		err = firn_os.mprotect(p + i * FIRN_PAGE_BYTES, FIRN_PAGE_BYTES, PROT_READ);
+		if (!err && slice.begun && atomic_load(&firn_helper.hurry))
+			err = -EAGAIN;
+	}
 	firn_os.munmap(p, n * FIRN_PAGE_BYTES);
 	return err;
+}
+
+/* So far nothing but WP lets all threads run; what is asked for by name is not kept waiting. */
+static bool nobody_waits(void)
+{
+	return slice.tier == FIRN_BARRIER_WP && !firn_pass.force && !always_wait;
+}
+
+static uint32_t runs_max(void)
+{
+	uint64_t most = FIRN_SLICE_RUNS;
+
+	if (nobody_waits())
+		most = LONG_NS / run_ns;
+	else if (firn_config.barrier != FIRN_BARRIER_TRACER && slice.tier != FIRN_BARRIER_TRACER)
+		most = fixed_ns < SLICE_NS ? (SLICE_NS - fixed_ns) / run_ns : 0;
+	return most < RUNS_MIN ? RUNS_MIN : most > FIRN_SLICE_RUNS ? FIRN_SLICE_RUNS : (uint32_t)most;
 }
 
 /* Groups for one slice, from firn_pass.at on. */
 static void choose(void)
 {
 	const struct firn_plan *p = &firn_pass.plan;
-	uint64_t runs_max = FIRN_SLICE_RUNS;
-	uint32_t page = firn_pass.at;
+	uint32_t page = firn_pass.at, most = runs_max();
 
-	if (!long_slices())
-		runs_max = fixed_ns < SLICE_NS ? (SLICE_NS - fixed_ns) / run_ns : 0;
-	if (runs_max < RUNS_MIN)
-		runs_max = RUNS_MIN;
 	slice.ngroups = slice.nruns = 0;
 	slice.frames = 0;
 	for (; page < p->npages; page++) {
 		if (p->state[page] != FIRN_PLAN_HEAD || p->shift[page] == UINT8_MAX ||
 		    !(p->flags[page] & FIRN_PLAN_CHANGED))
 			continue;
-		if ((slice.ngroups && slice.nruns + p->runs[page] > runs_max) || !add_group(page))
+		if ((slice.ngroups && slice.nruns + p->runs[page] > most) || !add_group(page))
 			break;
 	}
 	slice.next = page;
 }
 
 /* On a busy machine clocks run on while we do not: what was quick counts more than what was slow. */
-static void learn(uint64_t ns, unsigned int runs)
+static void learn_run(uint64_t ns, unsigned int runs)
 {
-	uint64_t each = slice.groups_cpu_ns / runs, rest = ns > slice.groups_ns ? ns - slice.groups_ns : 0;
-
-	run_ns = (run_ns * 7 + each) / 8;
+	if (runs)
+		run_ns = (run_ns * 7 + ns / runs) / 8;
 	if (run_ns < 3000)
 		run_ns = 3000;
+}
+
+static void learn_fixed(uint64_t ns)
+{
+	uint64_t rest = ns > slice.groups_ns ? ns - slice.groups_ns : 0;
+
 	if (rest < fixed_ns)
 		fixed_ns = rest;
 	else
 		fixed_ns += fixed_ns / 64 < rest - fixed_ns ? fixed_ns / 64 : rest - fixed_ns;
 }
 
-int firn_carry(void)
+/* What came of the helper: @err is what it returned. */
+static int probed(int err)
 {
-	uint64_t begun;
-	unsigned int ngroups, done = 0;
+	if (err == -ENOMEM)
+		firn_pass.full = true;
+	else if (err)
+		return err;
+	firn_pass.room = err ? 0 : slice.room;
+	return 0;
+}
+
+static int carried(int err)
+{
+	unsigned int done = 0, tried = 0, group = 0;
+
+	for (unsigned int i = 0; i < slice.nruns; i++) {
+		struct run *r = &slice.runs[i];
+
+		while (i >= slice.groups[group].first + slice.groups[group].n)
+			group++;
+		if (r->held)
+			settle(r, &slice.groups[group]);
+		done += r->done;
+		tried += slice.tried && group < slice.ngroups;
+	}
+	firn_count(&firn_counters.failed_folds, tried - done);
+	learn_run(slice.groups_cpu_ns, tried);
+	if (err)
+		return err;
+	firn_pass.at = slice.next;
+	firn_count(&firn_counters.folds, done);
+	return 0;
+}
+
+/* The helper that nobody waited for: as it did its work, and what it took. */
+static int in_helper(void *arg)
+{
+	int err = slice.probes ? probe(arg) : carry_in_helper(arg);
+
+	slice.helper_ns = firn_cpu_ns(CLOCK_THREAD_CPUTIME_ID);
+	return err;
+}
+
+static int land(void)
+{
+	int err = firn_helper_result();
+
+	slice.begun = false;
+	firn_pass.spent_ns += slice.helper_ns;
+	firn_count(&firn_counters.fold_ns, slice.helper_ns);
+	err = slice.probes ? probed(err) : carried(err);
+	if (!err)
+		return 0;
+	/* The next one is waited for: it may do more, and tells what is the matter. */
+	slice.tier = FIRN_BARRIER_AUTO;
+	return -EAGAIN;
+}
+
+bool firn_carry_begun(void)
+{
+	return slice.begun;
+}
+
+void firn_carry_finish(void)
+{
+	if (!slice.begun)
+		return;
+	firn_helper_wait();
+	land();
+}
+
+void firn_carry_forked(void)
+{
+	slice.begun = false;
+}
+
+/* Do it in a helper, and wait or not.  -EINPROGRESS: it was begun. */
+static int begin(bool probes)
+{
+	uint64_t begun = firn_os.clock_ns();
 	int err;
 
+	slice.probes = probes;
+	slice.tried = false;
+	slice.groups_cpu_ns = slice.helper_ns = 0;
+	if (nobody_waits()) {
+		slice.begun = true;
+		err = firn_helper_begin(in_helper, NULL);
+		if (!err)
+			return -EINPROGRESS;
+		slice.begun = false;
+		slice.tier = FIRN_BARRIER_AUTO;
+		always_wait = err == -ENOSYS;
+		err = -EAGAIN;
+	} else {
+		err = firn_pass_helper(probes ? probe : carry_in_helper, NULL);
+	}
+	if (probes)
+		return probed(err);
+	err = carried(err);
+	if (!err)
+		learn_fixed(firn_os.clock_ns() - begun);
+	return err;
+}
+
+int firn_carry(void)
+{
+	if (slice.begun)
+		return firn_helper_ended() ? land() : -EINPROGRESS;
 	choose();
 	if (!slice.ngroups) {
 		firn_pass.at = slice.next;
@@ -377,37 +533,11 @@ int firn_carry(void)
 	}
 	/* Its own slice. */
 	if (firn_pass.room < 2 * slice.nruns + 1) {
-		uint32_t n = long_slices() ? ROOM_STOP : ROOM;
-
-		err = firn_pass_helper(probe, &n);
-		if (err == -ENOMEM)
-			firn_pass.full = true;
-		else if (err)
-			return err;
-		firn_pass.room = err ? 0 : n;
-		return 0;
+		slice.room = runs_max() > ROOM / 2 - 1 ? ROOM_LONG : ROOM;
+		return begin(true);
 	}
 	firn_pass.room -= 2 * slice.nruns + 1;
-	begun = firn_os.clock_ns();
 	for (unsigned int i = 0; i < slice.nruns; i++)
 		hold(&slice.runs[i]);
-	ngroups = slice.ngroups;
-	slice.tried = false;
-	err = firn_pass_helper(carry_in_helper, NULL);
-	for (unsigned int i = 0; i < ngroups; i++)
-		for (unsigned int k = 0; k < slice.groups[i].n; k++) {
-			struct run *r = &slice.runs[slice.groups[i].first + k];
-
-			if (r->held)
-				settle(r, &slice.groups[i]);
-			done += r->done;
-			if (slice.tried && i < slice.ngroups && !r->done)
-				firn_count(&firn_counters.failed_folds, 1);
-		}
-	if (err)
-		return err;
-	firn_pass.at = slice.next;
-	firn_count(&firn_counters.folds, done);
-	learn(firn_os.clock_ns() - begun, slice.nruns);
-	return 0;
+	return begin(false);
 }

@@ -27,6 +27,7 @@
 #define POSTPONE_MAX 4u                 /* passes */
 #define TIDY_MAX 1000u                  /* slices */
 #define AGAIN_MS 50u
+#define BEGUN_MS 1u                     /* what was begun is looked after so often */
 #define AGAIN_MAX 40u                   /* times */
 #define DEFAULT_MAX_MAP_COUNT 65530u
 #define CORE_FILTER_SHARED_FILE 4u      /* MMF_DUMP_MAPPED_PRIVATE: private mappings of files */
@@ -332,6 +333,10 @@ static void carry(uint32_t *ret_wait_ms)
 	uint64_t before = firn_counted(&firn_counters.saved_pages);
 	int err = firn_carry();
 
+	if (err == -EINPROGRESS) {
+		*ret_wait_ms = BEGUN_MS;
+		return;
+	}
 	if (firn_counted(&firn_counters.saved_pages) > before)
 		firn_pass.given_back += (firn_counted(&firn_counters.saved_pages) - before) * FIRN_PAGE_BYTES;
 	if (firn_pass.full && allowed_vmas > firn_counted(&firn_counters.vmas) / 4 * 3)

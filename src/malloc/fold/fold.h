@@ -5,13 +5,18 @@
 
 #include "malloc/span.h"
 
+enum firn_tick {
+	FIRN_TICK_NOTHING,              /* left to do for now */
+	FIRN_TICK_SOON,                 /* there will be within a millisecond or two */
+	FIRN_TICK_AGAIN,                /* there is */
+};
+
 /*
  * Time may have come for something: purge, a pass, a slice of the pass under way.  Cheap when not.
  * Thread: any, no lock held, not in the middle of anything.  Signals of the thread may be blocked meanwhile.
- * @idle: the thread is about to wait; several slices may be done.  Returns true where more work is left that
- * an idle thread could go on with.
+ * @idle: the thread is about to wait, and could go on with what it is told is left.
  */
-bool firn_fold_tick(bool idle);
+enum firn_tick firn_fold_tick(bool idle);
 
 /* A whole pass now, regardless of age, period and estimated gain.  Returns bytes given back. */
 size_t firn_fold_now(void);

@@ -15,6 +15,7 @@
 
 #include "malloc/class.h"
 #include "malloc/fold/barrier.h"
+#include "malloc/fold/helper.h"
 #include "malloc/os.h"
 #include "malloc/stats.h"
 
@@ -121,15 +122,15 @@ bool firn_frames_exclusive(void)
 	return ours;
 }
 
-/* The file size limit is the process's, and the helper is one of its own. */
+/* The file size limit is the process's, and a helper that is waited for is one of its own. */
 static bool may_write(uint64_t bytes)
 {
 	struct rlimit r;
 
 	if (firn_os.call(SYS_prlimit64, 0, RLIMIT_FSIZE, 0, (long)&r, 0, 0) < 0)
 		return false;
-	if (r.rlim_cur >= bytes)
-		return true;
+	if (r.rlim_cur >= bytes || !firn_helper.caller)
+		return r.rlim_cur >= bytes;
 	r.rlim_cur = r.rlim_max;
 	return r.rlim_max >= bytes && !firn_os.call(SYS_prlimit64, 0, RLIMIT_FSIZE, (long)&r, 0, 0, 0);
 }

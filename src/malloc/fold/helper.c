@@ -1,7 +1,9 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The helper: a process that shares our memory and nothing else.  Its calling thread sleeps as after vfork, so
- * that the two may share thread-local storage.  Owns the helper's stack, which stays; knows nothing of folding.
+ * The helper: a process that shares our memory and nothing else, whose calling thread sleeps as after vfork; or,
+ * where nobody is to wait, a thread with descriptors of its own, which ends with the program and leaves no child to
+ * be waited for.  Either shares its caller's thread-local storage, and so uses none.  Owns the helper's stack, which
+ * stays; knows nothing of folding.
  */
 #include "malloc/fold/helper.h"
 
@@ -17,6 +19,7 @@
 #include <sys/resource.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
+#include <time.h>
 
 #include "malloc/fold/arch.h"
 #include "malloc/fold/barrier.h"
@@ -30,8 +33,8 @@
 
 #define GUARD_BYTES 4096u
 #define STACK_BYTES 65536u
-#define BAR_ROUNDS 100
-#define BAR_NS 1000000                  /* a round of waiting for a helper that runs */
+#define WAIT_ROUNDS 100
+#define WAIT_NS 1000000                 /* a round of waiting for a helper that runs */
 
 struct run {
 	int (*fn)(void *);
@@ -42,8 +45,19 @@ struct run {
 struct firn_helper firn_helper;
 
 static char *stack;                     /* lowest address; the first page is the guard.  Under the pass lock */
-static _Atomic uint32_t running;        /* the process whose helper runs; 0: none */
+static _Atomic uint32_t running;        /* the process whose helper is waited for; 0: none */
 static _Atomic uint32_t bars;
+
+static struct {                         /* the helper that nobody waits for */
+	_Atomic uint32_t there;         /* the kernel clears it, and wakes */
+	_Atomic long process, thread;   /* whose; its number */
+	struct run run;
+} begun;
+
+static long process(void)
+{
+	return firn_os.call(SYS_getpid, 0, 0, 0, 0, 0, 0);
+}
 
 /* The descriptors are shared so far: none is copied, and so nothing is flushed or unlocked by closing it. */
 static void helper_main(void *arg)
@@ -95,14 +109,14 @@ int firn_helper_run(int (*fn)(void *arg), void *arg)
 		return -ENOMEM;
 	/* The child inherits this: what ^C sends to the process group ends the program, not its helper. */
 	firn_os.call(SYS_rt_sigprocmask, SIG_SETMASK, (long)&all, (long)&before, sizeof(all), 0, 0);
-	firn_helper.program = (pid_t)firn_os.call(SYS_getpid, 0, 0, 0, 0, 0, 0);
+	firn_helper.program = (pid_t)process();
 	firn_helper.caller = (pid_t)firn_os.call(SYS_gettid, 0, 0, 0, 0, 0, 0);
 	/* Who installs a filter waits from here on; so even asking for one comes after it. */
 	atomic_store(&running, (uint32_t)firn_helper.program);
 	if (atomic_load(&bars) || firn_seccomp_forbids())
 		goto out;
 	firn_helper.alone = alone();
-	child = firn_arch_helper(flags, stack + GUARD_BYTES + STACK_BYTES, helper_main, &run);
+	child = firn_arch_helper(flags, stack + GUARD_BYTES + STACK_BYTES, helper_main, &run, NULL);
 	/* It has no exit signal, so that the program's own waits do not see it; one with __WALL may reap it. */
 	if (child > 0)
 		while (firn_os.call(SYS_wait4, child, 0, __WCLONE, 0, 0, 0) == -EINTR)
@@ -116,18 +130,98 @@ out:
 	return err;
 }
 
+/* Sanitizers keep a thread's state in thread-local storage. */
+#if defined(__SANITIZE_THREAD__) || defined(__SANITIZE_ADDRESS__)
+static const bool may_share_tls = false;
+#elif defined(__has_feature)
+#if __has_feature(thread_sanitizer) || __has_feature(address_sanitizer)
+static const bool may_share_tls = false;
+#else
+static const bool may_share_tls = true;
+#endif
+#else
+static const bool may_share_tls = true;
+#endif
+
+int firn_helper_begin(int (*fn)(void *arg), void *arg)
+{
+	const unsigned long flags = CLONE_VM | CLONE_FS | CLONE_FILES | CLONE_SIGHAND | CLONE_THREAD | CLONE_SYSVSEM |
+				    CLONE_UNTRACED | CLONE_CHILD_CLEARTID;
+	uint64_t all = ~(uint64_t)0, before;
+	long child = -EPERM;
+
+	if (!may_share_tls)
+		return -ENOSYS;
+	if (firn_seccomp_known() && !firn_config.seccomp)
+		return -EPERM;
+	if (!map_stack())
+		return -ENOMEM;
+	/* Who bars helpers waits from here on. */
+	atomic_store(&begun.process, process());
+	atomic_store(&begun.thread, 0);
+	atomic_store(&begun.there, 1);
+	if (atomic_load(&bars) || firn_seccomp_forbids())
+		goto out;
+	child = -EBUSY;
+	if (alone())
+		goto out;
+	firn_helper.program = (pid_t)atomic_load(&begun.process);
+	firn_helper.caller = 0;
+	firn_helper.alone = 0;
+	atomic_store(&firn_helper.hurry, false);
+	begun.run = (struct run){ fn, arg, -ECHILD };
+	firn_os.call(SYS_rt_sigprocmask, SIG_SETMASK, (long)&all, (long)&before, sizeof(all), 0, 0);
+	child = firn_arch_helper(flags, stack + GUARD_BYTES + STACK_BYTES, helper_main, &begun.run, &begun.there);
+	firn_os.call(SYS_rt_sigprocmask, SIG_SETMASK, (long)&before, 0, sizeof(before), 0, 0);
+	/* It may have ended by now. */
+	if (child > 0)
+		atomic_store(&begun.thread, child);
+out:
+	if (child < 0)
+		atomic_store(&begun.there, 0);
+	return child < 0 ? (int)child : 0;
+}
+
+bool firn_helper_ended(void)
+{
+	/* A forked child finds the mark of a helper that its parent had. */
+	return !atomic_load(&begun.there) || atomic_load(&begun.process) != process();
+}
+
+int firn_helper_result(void)
+{
+	return begun.run.result;
+}
+
+void firn_helper_wait(void)
+{
+	struct timespec t = { 0, WAIT_NS };
+
+	while (!firn_helper_ended()) {
+		atomic_store(&firn_helper.hurry, true);
+		firn_os.call(SYS_futex, (long)&begun.there, FUTEX_WAIT, 1, (long)&t, 0, 0);
+	}
+}
+
 void firn_helper_bar(void)
 {
-	struct timespec t = { 0, BAR_NS };
+	struct timespec t = { 0, WAIT_NS };
 	uint32_t who;
 
 	atomic_fetch_add(&bars, 1);
-	for (int i = 0; i < BAR_ROUNDS && (who = atomic_load(&running)) != 0; i++) {
-		/* A forked child finds the mark of a helper that its parent had. */
-		if (who != (uint32_t)firn_os.call(SYS_getpid, 0, 0, 0, 0, 0, 0))
+	for (int i = 0; i < WAIT_ROUNDS && (who = atomic_load(&running)) != 0; i++) {
+		if (who != (uint32_t)process())
 			break;
 		firn_os.call(SYS_futex, (long)&running, FUTEX_WAIT_PRIVATE, who, (long)&t, 0, 0);
 	}
+	firn_helper_wait();
+	/* It has left our memory; now it leaves the process. */
+	for (int i = 0; i < WAIT_ROUNDS && atomic_load(&begun.thread) && atomic_load(&begun.process) == process(); i++) {
+		if (firn_os.call(SYS_tgkill, atomic_load(&begun.process), atomic_load(&begun.thread), 0, 0, 0, 0) < 0)
+			break;
+		firn_os.call(SYS_clock_nanosleep, CLOCK_MONOTONIC, 0, (long)&t, 0, 0, 0);
+	}
+	atomic_store(&begun.thread, 0);
 }
 
 void firn_helper_let(void)
@@ -140,7 +234,7 @@ int firn_helper_open(const char *path, int flags)
 	struct rlimit limit;
 	long fd = firn_os.call(SYS_openat, AT_FDCWD, (long)path, flags | O_CLOEXEC, 0, 0, 0);
 
-	if (fd != -EMFILE ||
+	if (fd != -EMFILE || !firn_helper.caller ||
 	    firn_os.call(SYS_prlimit64, 0, RLIMIT_NOFILE, 0, (long)&limit, 0, 0) < 0)
 		return (int)fd;
 	limit.rlim_cur = limit.rlim_max;

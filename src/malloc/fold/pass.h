@@ -99,8 +99,18 @@ void firn_scan_release(void);
 /* Look from unit firn_pass.at on.  In a helper of its own.  0 or -errno. */
 int firn_scan_look(void);
 
-/* carry.c.  Some groups, from page firn_pass.at of the plan on.  0; -EAGAIN: not now; another -errno: not at all. */
+/* carry.c.  Some groups, from page firn_pass.at of the plan on.  0; -EINPROGRESS: they were begun, and this is to be
+ * called again; -EAGAIN: not now; another -errno: not at all. */
 int firn_carry(void);
+
+/* Were some begun that no call has ended since?  Then no other function of a pass or a purge is to be called. */
+bool firn_carry_begun(void);
+
+/* Hurry them, and wait until they are done. */
+void firn_carry_finish(void);
+
+/* In a forked child: they are the parent's. */
+void firn_carry_forked(void);
 
 /* Bits of the mask of page @page of span @s, folded into one word; 0: no slot is taken. */
 static inline uint64_t firn_page_any(struct firn_span *s, unsigned int page, unsigned int words)

@@ -21,6 +21,9 @@
 #define NEVER UINT64_MAX
 #define GAP_MS 2u                       /* between two slices of a thread that has other things to do */
 #define SHARE 50u                       /* passes that give nothing take one part in so many of the time */
+/* Of firn_config.cpu_percent of a minute, a quarter may be used up at once; it comes back at two thirds of that rate.
+ * The rest is for the last pass that was begun before it was used up. */
+#define BURST_MS 15000u
 
 struct firn_lock firn_pass_lock;
 
@@ -28,6 +31,8 @@ static _Atomic uint64_t due_ms;         /* of the earliest of all that is due */
 static _Atomic bool under_way;          /* a pass, and it need not wait */
 /* Under the pass lock. */
 static uint64_t purge_ms, pass_ms, slice_ms;
+static uint64_t credit_ns, credit_ms;   /* processor time that passes may use, and when that was so */
+static uint64_t debt_ns;                /* that they used beyond it */
 
 /* Which process this is all about: a page that a fork wipes tells a child, even one of a raw clone(), from one
  * that shares our memory. */
@@ -59,6 +64,7 @@ static void forget_parents(void)
 	/* Its memory was not inherited. */
 	firn_pass.memory = NULL;
 	firn_pass_end();
+	firn_carry_forked();
 	firn_frames_forked();
 	purge_ms = pass_ms = slice_ms = 0;
 	atomic_store(&under_way, false);
@@ -98,6 +104,28 @@ static bool may_fold(void)
 	return firn_config.fold && firn_config.barrier != FIRN_BARRIER_OFF;
 }
 
+/* Milliseconds until passes may use more processor time. */
+static uint64_t rest_ms(uint64_t now)
+{
+	uint64_t a_ms = firn_config.cpu_percent * 10000u * 2 / 3, most = firn_config.cpu_percent * 10000u * BURST_MS;
+	uint64_t more = (now - credit_ms) * a_ms, paid = more < debt_ns ? more : debt_ns;
+
+	credit_ns = credit_ms ? credit_ns + more - paid : most;
+	if (credit_ns > most)
+		credit_ns = most;
+	debt_ns -= paid;
+	credit_ms = now;
+	return debt_ns / a_ms + (debt_ns != 0);
+}
+
+static void spend(uint64_t ns)
+{
+	uint64_t paid = ns < credit_ns ? ns : credit_ns;
+
+	credit_ns -= paid;
+	debt_ns += ns - paid;
+}
+
 static void begin_pass(uint64_t now)
 {
 	/* What threads cached before and did not use since goes back to the masks as they come by. */
@@ -109,12 +137,14 @@ static void begin_pass(uint64_t now)
 
 static void go_on(uint64_t now)
 {
-	uint64_t given = firn_pass.given_back, rest;
+	uint64_t given = firn_pass.given_back, spent = firn_pass.spent_ns, rest;
 	uint32_t wait_ms;
+	bool more = firn_pass_slice(&wait_ms);
 
-	if (firn_pass_slice(&wait_ms)) {
+	spend(firn_pass.spent_ns - spent);
+	if (more) {
 		slice_ms = now + (wait_ms ? wait_ms : GAP_MS);
-		atomic_store_explicit(&under_way, !wait_ms, memory_order_relaxed);
+		atomic_store_explicit(&under_way, !wait_ms || firn_carry_begun(), memory_order_relaxed);
 		return;
 	}
 	atomic_store_explicit(&under_way, false, memory_order_relaxed);
@@ -126,11 +156,11 @@ static void go_on(uint64_t now)
 }
 
 /* One thing of it.  Returns whether there is another. */
-static bool do_what_is_due(uint64_t now, bool idle)
+static enum firn_tick do_what_is_due(uint64_t now, bool idle)
 {
-	uint64_t half = firn_config.decay_ms / 2, next;
+	uint64_t half = firn_config.decay_ms / 2, next, rest;
 
-	if (now >= purge_ms) {
+	if (now >= purge_ms && !firn_carry_begun()) {
 		uint64_t begun = firn_os.clock_ns();
 
 		firn_span_purge(false);
@@ -141,11 +171,15 @@ static bool do_what_is_due(uint64_t now, bool idle)
 		if (now >= slice_ms || atomic_load_explicit(&under_way, memory_order_relaxed))
 			go_on(now);
 	} else if (now >= pass_ms && may_fold()) {
-		begin_pass(now);
+		rest = rest_ms(now);
+		if (rest)
+			pass_ms = now + rest;
+		else
+			begin_pass(now);
 		if (firn_pass.stage != FIRN_PASS_NONE)
 			go_on(now);
 	}
-	next = purge_ms;
+	next = firn_carry_begun() ? slice_ms : purge_ms;
 	if (firn_pass.stage != FIRN_PASS_NONE) {
 		if (slice_ms < next)
 			next = slice_ms;
@@ -153,26 +187,34 @@ static bool do_what_is_due(uint64_t now, bool idle)
 		next = pass_ms;
 	}
 	atomic_store_explicit(&due_ms, next, memory_order_relaxed);
-	return next <= now || atomic_load_explicit(&under_way, memory_order_relaxed);
+	if (firn_carry_begun())
+		return FIRN_TICK_SOON;
+	return next <= now || atomic_load_explicit(&under_way, memory_order_relaxed) ? FIRN_TICK_AGAIN : FIRN_TICK_NOTHING;
 }
 
-bool firn_fold_tick(bool idle)
+enum firn_tick firn_fold_tick(bool idle)
 {
 	uint64_t now = firn_os.clock_ms(), signals;
-	bool more = false;
+	enum firn_tick left = FIRN_TICK_NOTHING;
 
 	if (now < atomic_load_explicit(&due_ms, memory_order_relaxed) &&
 	    !(idle && atomic_load_explicit(&under_way, memory_order_relaxed)))
-		return false;
+		return FIRN_TICK_NOTHING;
 	if (!firn_heap.base)
-		return false;
+		return FIRN_TICK_NOTHING;
 	block_signals(&signals);
 	if (is_ours() && firn_lock_try(&firn_pass_lock)) {
-		more = do_what_is_due(now, idle);
+		left = do_what_is_due(now, idle);
 		firn_lock_drop(&firn_pass_lock);
 	}
 	unblock_signals(&signals);
-	return idle && more;
+	return left;
+}
+
+void firn_pass_stop(void)
+{
+	firn_lock_take(&firn_pass_lock);
+	firn_carry_finish();
 }
 
 /* The pass lock is let go between slices: a fork waits for it. */
@@ -206,7 +248,7 @@ size_t firn_fold_now(void)
 		return 0;
 	block_signals(&signals);
 	if (is_ours()) {
-		firn_lock_take(&firn_pass_lock);
+		firn_pass_stop();
 		bytes = (firn_span_purge(true) + firn_heap_purge(UINT64_MAX)) * FIRN_PAGE_BYTES;
 		if (may_fold())
 			bytes += whole_pass();
@@ -219,7 +261,7 @@ size_t firn_fold_now(void)
 
 void firn_fold_before_fork(void)
 {
-	firn_lock_take(&firn_pass_lock);
+	firn_pass_stop();
 }
 
 void firn_fold_after_fork(bool child)

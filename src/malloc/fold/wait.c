@@ -178,6 +178,7 @@ static int idle_with_mask(struct wait *w, const sigset_t *own)
 {
 	const sigset_t *mask = w->mask ? w->mask : own;
 	unsigned int rounds = firn_config.fold ? firn_config.age + MORE_ROUNDS : 0;
+	enum firn_tick tick;
 	bool watching = false;
 	int r;
 
@@ -186,8 +187,15 @@ static int idle_with_mask(struct wait *w, const sigset_t *own)
 		r = w->call(w, 0, mask);
 		if (r || !left(w))
 			break;
-		if (left(w) > WORTH_NS && firn_fold_tick(true))
+		tick = left(w) > WORTH_NS ? firn_fold_tick(true) : FIRN_TICK_NOTHING;
+		if (tick == FIRN_TICK_AGAIN)
 			continue;
+		if (tick == FIRN_TICK_SOON && left(w) > MS_NS) {
+			r = w->call(w, MS_NS, mask);
+			if (r)
+				break;
+			continue;
+		}
 		if (!rounds || left(w) <= watch_ns() || !watch(watching)) {
 			if (watching)
 				atomic_store_explicit(&watched_ms, 0, memory_order_relaxed);
