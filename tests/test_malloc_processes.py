@@ -53,6 +53,17 @@ def test_before_main_and_after_it(mood):
         assert passes("proc-world", "ends", mood, *args).out == "ended\n"
 
 
+HELPER = ["seen", "fork", "raw-clone", "exec", "exit", "unshare", "seccomp"]
+
+
+@pytest.mark.parametrize("mood", ["control", "eager"])
+@pytest.mark.parametrize("case", HELPER)
+def test_beside_a_helper(case, mood):
+    """As root: without the kernel's write protection every helper is waited for."""
+    need_root()
+    passes("proc-helper", case, mood)
+
+
 @pytest.mark.parametrize("mood", EVERY)
 def test_libraries_come_and_go(mood):
     passes("proc-world", "libraries", mood, os.path.join(PROGRAMS, "life.so"))
@@ -60,6 +71,7 @@ def test_libraries_come_and_go(mood):
 
 def test_no_case_is_forgotten():
     assert set(cases_of("proc-fork")) == set(FORKS)
+    assert set(cases_of("proc-helper")) == set(HELPER)
     assert set(cases_of("proc-world")) == set(WORLD) | {"ends", "libraries", "core", "steady"}
     assert set(cases_of("proc-limits")) == {"usable", "usable-growing", "usable-after", "works", "no-file-size", "lock-all", "lock-folded",
                                             "seccomp", "seccomp-one", "seccomp-strict", "other-user", "no-tracing",

@@ -15,6 +15,10 @@ bool firn_seccomp_filtered(void);
 /* May it not fold because of that? */
 bool firn_seccomp_forbids(void);
 
+/* Make a system call that may install a filter.  No helper is there while it is made, and none after it.
+ * Returns the kernel's answer.  Thread: any. */
+long firn_seccomp_install(long nr, long a, long b, long c, long d, long e, long f);
+
 /* Is a filter known of?  Makes no system call.  Thread: any. */
 bool firn_seccomp_known(void);
 
