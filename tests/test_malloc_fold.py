@@ -4,6 +4,7 @@ import os
 import random
 import re
 import shutil
+import sys
 
 import pytest
 
@@ -47,6 +48,28 @@ def test_off():
     done = run([program("fold-random"), 2, 1, SEED], "plain", FIRN_MALLOC_FOLD="0", **EAGER)
     assert done.code == 0, (SEED, done)
     assert not folds(done)
+
+
+CHURN = """
+import random, time
+end, kept = time.monotonic() + 4, []
+while time.monotonic() < end:
+    kept = [bytes(random.randrange(20, 200)) for _ in range(100000)]
+    kept = [b for b in kept if random.random() < 0.1]
+    for _ in range(40):
+        time.sleep(0.005)
+        assert not any(map(any, kept[::50]))
+"""
+
+
+def test_share_of_a_processor():
+    """What passes use is kept to a share: fewer are begun where it is small."""
+    passes = {}
+    for percent in ("1", "100"):
+        done = run([sys.executable, "-c", CHURN], "plain", **{**EAGER, "FIRN_MALLOC_CPU_PERCENT": percent}, PYTHONMALLOC="malloc")
+        assert done.code == 0, done
+        passes[percent] = int(re.search(r"(\d+) passes", done.err).group(1))
+    assert 0 < passes["1"] < passes["100"] / 2, passes
 
 
 @pytest.mark.parametrize("mood", ["control", "plain", "eager"])

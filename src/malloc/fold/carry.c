@@ -62,17 +62,15 @@ static struct {
 	uint32_t first_frame;
 	uint32_t next;                  /* firn_pass.at, when all groups are done */
 	bool tried;                     /* the barrier was open */
-	bool begun;                     /* nobody waits for the helper, and nobody looked yet at what it did */
 	bool probes;                    /* the helper finds out what room there is */
 	uint32_t room;                  /* that it found */
 	enum firn_barrier_tier tier;
-	uint64_t groups_ns, groups_cpu_ns, helper_ns;   /* what carrying out groups took, and all of a helper */
+	uint64_t groups_ns, groups_cpu_ns;      /* what carrying out groups took */
 	char buffer[RUN_PAGES * FIRN_PAGE_BYTES] __attribute__((aligned(4096)));
 } slice;
 
 static uint64_t run_ns = 20000;         /* what a run takes, and a slice besides, as learnt */
 static uint64_t fixed_ns = FIXED_NS;
-static bool always_wait;
 
 static struct firn_span *span_of(const struct run *r)
 {
@@ -277,11 +275,11 @@ static void carry_groups(struct firn_barrier *b, int fd)
 		uint64_t before = now;
 
 		if ((slice.tier == FIRN_BARRIER_TRACER && now - begun > STOP_NS) ||
-		    (slice.begun && atomic_load(&firn_helper.hurry))) {
+		    (!firn_helper.caller && atomic_load(&firn_helper.hurry))) {
 			leave_from(i);
 			break;
 		}
-		if (slice.begun && now - looked > LOOK_NS) {
+		if (!firn_helper.caller && now - looked > LOOK_NS) {
 			if (firn_barrier_look(b)) {
 				leave_from(i);
 				break;
@@ -290,7 +288,7 @@ static void carry_groups(struct firn_barrier *b, int fd)
 		}
 		carry_group(b, &slice.groups[i], fd);
 		now = firn_os.clock_ns();
-		if (slice.begun)
+		if (!firn_helper.caller)
 			firn_count_pause(now - before);
 	}
 	slice.groups_ns = now - begun;
@@ -309,6 +307,9 @@ static int carry_in_helper(void *arg)
 	slice.tier = b.tier;
 	if (firn_store_open(slice.frames, &slice.first_frame, &fd, &err) == FIRN_STORE_NONE) {
 		firn_barrier_close(&b);
+		/* One that is waited for may raise limits. */
+		if (!firn_helper.caller)
+			return -EBUSY;
 		firn_counters.why = err == -EFBIG ? "the limit of file sizes" : "no memory file could be made";
 		return err == -ENOMEM ? -EAGAIN : -EPERM;
 	}
@@ -356,17 +357,17 @@ static int probe(void *arg)
 		return -ENOMEM;
 	for (uint32_t i = 1; i < n && !err; i += 2) {
 		err = firn_os.mprotect(p + i * FIRN_PAGE_BYTES, FIRN_PAGE_BYTES, PROT_READ);
-		if (!err && slice.begun && atomic_load(&firn_helper.hurry))
+		if (!err && !firn_helper.caller && atomic_load(&firn_helper.hurry))
 			err = -EAGAIN;
 	}
 	firn_os.munmap(p, n * FIRN_PAGE_BYTES);
 	return err;
 }
 
-/* So far nothing but WP lets all threads run; what is asked for by name is not kept waiting. */
+/* Nothing but WP lets all threads run; AUTO: not known yet. */
 static bool nobody_waits(void)
 {
-	return slice.tier == FIRN_BARRIER_WP && !firn_pass.force && !always_wait;
+	return (slice.tier == FIRN_BARRIER_WP || slice.tier == FIRN_BARRIER_AUTO) && !firn_pass.force;
 }
 
 static uint32_t runs_max(void)
@@ -417,7 +418,7 @@ static void learn_fixed(uint64_t ns)
 		fixed_ns += fixed_ns / 64 < rest - fixed_ns ? fixed_ns / 64 : rest - fixed_ns;
 }
 
-/* What came of the helper: @err is what it returned. */
+/* What came of the helper, which returned @err. */
 static int probed(int err)
 {
 	if (err == -ENOMEM)
@@ -451,93 +452,44 @@ static int carried(int err)
 	return 0;
 }
 
-/* The helper that nobody waited for: as it did its work, and what it took. */
-static int in_helper(void *arg)
+static int in_helper(void)
 {
-	int err = slice.probes ? probe(arg) : carry_in_helper(arg);
+	int err = firn_pass_helper(slice.probes ? probe : carry_in_helper, NULL, !nobody_waits());
 
-	slice.helper_ns = firn_cpu_ns(CLOCK_THREAD_CPUTIME_ID);
-	return err;
-}
-
-static int land(void)
-{
-	int err = firn_helper_result();
-
-	slice.begun = false;
-	firn_pass.spent_ns += slice.helper_ns;
-	firn_count(&firn_counters.fold_ns, slice.helper_ns);
-	err = slice.probes ? probed(err) : carried(err);
-	if (!err)
-		return 0;
-	/* The next one is waited for: it may do more, and tells what is the matter. */
-	slice.tier = FIRN_BARRIER_AUTO;
-	return -EAGAIN;
-}
-
-bool firn_carry_begun(void)
-{
-	return slice.begun;
-}
-
-void firn_carry_finish(void)
-{
-	if (!slice.begun)
-		return;
-	firn_helper_wait();
-	land();
-}
-
-void firn_carry_forked(void)
-{
-	slice.begun = false;
-}
-
-/* Do it in a helper, and wait or not.  -EINPROGRESS: it was begun. */
-static int begin(bool probes)
-{
-	uint64_t begun = firn_os.clock_ns();
-	int err;
-
-	slice.probes = probes;
-	slice.tried = false;
-	slice.groups_cpu_ns = slice.helper_ns = 0;
-	if (nobody_waits()) {
-		slice.begun = true;
-		err = firn_helper_begin(in_helper, NULL);
-		if (!err)
-			return -EINPROGRESS;
-		slice.begun = false;
-		slice.tier = FIRN_BARRIER_AUTO;
-		always_wait = err == -ENOSYS;
+	if (err == -EINPROGRESS)
+		return err;
+	/* The next one is waited for. */
+	if (err == -EBUSY) {
+		slice.tier = FIRN_BARRIER_OFF;
 		err = -EAGAIN;
-	} else {
-		err = firn_pass_helper(probes ? probe : carry_in_helper, NULL);
 	}
-	if (probes)
-		return probed(err);
-	err = carried(err);
-	if (!err)
-		learn_fixed(firn_os.clock_ns() - begun);
-	return err;
+	return slice.probes ? probed(err) : carried(err);
 }
 
 int firn_carry(void)
 {
-	if (slice.begun)
-		return firn_helper_ended() ? land() : -EINPROGRESS;
+	uint64_t begun = firn_os.clock_ns();
+	int err;
+
+	if (firn_pass_begun())
+		return in_helper();
 	choose();
 	if (!slice.ngroups) {
 		firn_pass.at = slice.next;
 		return 0;
 	}
-	/* Its own slice. */
-	if (firn_pass.room < 2 * slice.nruns + 1) {
+	slice.probes = firn_pass.room < 2 * slice.nruns + 1;
+	slice.tried = false;
+	slice.groups_cpu_ns = 0;
+	if (slice.probes) {
 		slice.room = runs_max() > ROOM / 2 - 1 ? ROOM_LONG : ROOM;
-		return begin(true);
+		return in_helper();
 	}
 	firn_pass.room -= 2 * slice.nruns + 1;
 	for (unsigned int i = 0; i < slice.nruns; i++)
 		hold(&slice.runs[i]);
-	return begin(false);
+	err = in_helper();
+	if (!err)
+		learn_fixed(firn_os.clock_ns() - begun);
+	return err;
 }

@@ -58,28 +58,63 @@ uint64_t firn_cpu_ns(int clock)
 	return (uint64_t)t.tv_sec * 1000000000u + (uint64_t)t.tv_nsec;
 }
 
-struct errand {
+static struct {
 	int (*fn)(void *arg);
 	void *arg;
 	uint64_t ns;
-};
+	bool begun;                     /* nobody waits for the helper, and nobody asked yet what came of it */
+} errand;
 
 static int run_errand(void *arg)
 {
-	struct errand *e = arg;
-	int r = e->fn(e->arg);
+	int r = errand.fn(errand.arg);
 
-	e->ns = firn_cpu_ns(CLOCK_PROCESS_CPUTIME_ID);
+	(void)arg;
+	errand.ns = firn_cpu_ns(CLOCK_THREAD_CPUTIME_ID);
 	return r;
 }
 
-int firn_pass_helper(int (*fn)(void *arg), void *arg)
+static int begin_errand(void)
 {
-	struct errand e = { .fn = fn, .arg = arg };
-	int r = firn_helper_run(run_errand, &e);
+	static bool never;
+	int err = never || firn_pass.force ? -ENOSYS : firn_helper_begin(run_errand, NULL);
 
-	firn_pass.helper_ns += e.ns;
+	never = never || (err == -ENOSYS && !firn_pass.force);
+	errand.begun = !err;
+	return err ? -EBUSY : -EINPROGRESS;
+}
+
+int firn_pass_helper(int (*fn)(void *arg), void *arg, bool wait)
+{
+	int r;
+
+	if (errand.begun) {
+		if (!firn_helper_ended())
+			return -EINPROGRESS;
+		errand.begun = false;
+		r = firn_helper_result();
+	} else {
+		errand.fn = fn;
+		errand.arg = arg;
+		errand.ns = 0;
+		r = wait ? firn_helper_run(run_errand, NULL) : begin_errand();
+		if (r == -EINPROGRESS)
+			return r;
+	}
+	firn_pass.helper_ns += errand.ns;
 	return r;
+}
+
+bool firn_pass_begun(void)
+{
+	return errand.begun;
+}
+
+void firn_pass_finish(void)
+{
+	firn_helper_wait();
+	if (errand.begun && firn_pass.stage == FIRN_PASS_CARRY)
+		firn_carry();
 }
 
 /* In the helper, once: the limit of mappings; and that core dumps hold what is folded. */
@@ -152,7 +187,7 @@ static bool open_plan(void)
 	uint64_t used = firn_counted(&firn_counters.vmas);
 
 	if (!prepared) {
-		if (firn_frames_open() || firn_pass_helper(prepare, NULL))
+		if (firn_frames_open() || firn_pass_helper(prepare, NULL, true))
 			return false;
 		prepared = true;
 	}
@@ -230,6 +265,7 @@ void firn_pass_end(void)
 		firn_os.munmap(firn_pass.memory, firn_pass.bytes);
 	firn_pass.memory = NULL;
 	firn_pass.stage = FIRN_PASS_NONE;
+	errand.begun = false;
 }
 
 static void looked(void)
@@ -314,15 +350,29 @@ static int ask_exclusive(void *arg)
 	return 0;
 }
 
-static void tidy(void)
+static void tidy(uint32_t *ret_wait_ms)
 {
-	bool exclusive = false, more = false;
+	static bool exclusive;
+	bool more = false;
 
-	if (firn_frames_untidy()) {
-		firn_frames_choose();
-		firn_pass_helper(ask_exclusive, &exclusive);
-		firn_pass.given_back += firn_frames_tidy(exclusive, firn_os.clock_ns() + STEP_NS, &more) * FIRN_PAGE_BYTES;
+	if (firn_frames_untidy() && !firn_pass.asked) {
+		int err;
+
+		if (!errand.begun) {
+			exclusive = false;
+			firn_frames_choose();
+		}
+		err = firn_pass_helper(ask_exclusive, &exclusive, false);
+		if (err == -EBUSY)
+			err = firn_pass_helper(ask_exclusive, &exclusive, true);
+		if (err == -EINPROGRESS) {
+			*ret_wait_ms = BEGUN_MS;
+			return;
+		}
+		firn_pass.asked = true;
 	}
+	if (firn_pass.asked)
+		firn_pass.given_back += firn_frames_tidy(exclusive, firn_os.clock_ns() + STEP_NS, &more) * FIRN_PAGE_BYTES;
 	/* Not for ever: others make it untidy again meanwhile. */
 	if (!more || firn_pass.at++ >= TIDY_MAX)
 		firn_pass_end();
@@ -361,6 +411,7 @@ static void carry(uint32_t *ret_wait_ms)
 bool firn_pass_slice(uint32_t *ret_wait_ms)
 {
 	uint64_t begun = firn_os.clock_ns(), until = begun + STEP_NS, ns, cpu = firn_cpu_ns(CLOCK_THREAD_CPUTIME_ID);
+	int err;
 
 	*ret_wait_ms = 0;
 	firn_pass.helper_ns = 0;
@@ -368,7 +419,10 @@ bool firn_pass_slice(uint32_t *ret_wait_ms)
 	case FIRN_PASS_NONE:
 		return false;
 	case FIRN_PASS_LOOK:
-		if (firn_scan_look() || firn_pass.at >= firn_pass.units) {
+		err = firn_scan_look();
+		if (err == -EINPROGRESS) {
+			*ret_wait_ms = BEGUN_MS;
+		} else if (err || firn_pass.at >= firn_pass.units) {
 			looked();
 			to_stage(FIRN_PASS_SCAN);
 		}
@@ -400,7 +454,7 @@ bool firn_pass_slice(uint32_t *ret_wait_ms)
 		carry(ret_wait_ms);
 		break;
 	case FIRN_PASS_TIDY:
-		tidy();
+		tidy(ret_wait_ms);
 		break;
 	}
 	/* What a slice costs is processor time; how long it may be felt is not. */

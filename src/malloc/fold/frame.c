@@ -311,7 +311,7 @@ void firn_frames_choose(void)
 }
 
 /* The chosen frames of a store: no folded page maps them to read them, no forked process maps them. */
-static size_t punch(struct store *s)
+static size_t punch(struct store *s, uint64_t until_ns)
 {
 	size_t pages = 0;
 
@@ -326,6 +326,8 @@ static size_t punch(struct store *s)
 		atomic_fetch_sub(&s->idle, n);
 		firn_uncount(&firn_counters.frames, n);
 		pages += n;
+		if (firn_os.clock_ns() > until_ns)
+			break;
 	}
 	return pages;
 }
@@ -344,20 +346,19 @@ size_t firn_frames_tidy(bool exclusive, uint64_t until_ns, bool *ret_more)
 
 		if (!s->npages)
 			continue;
+		if (!atomic_load(&s->mapped))
+			pages += remove_store(s);
+		else if (!atomic_load(&s->idle))
+			continue;
+		else if (exclusive && s->window)
+			pages += punch(s, until_ns);
+		else if (s->window)
+			left = true;
+		/* A store may have been left in the middle. */
 		if (firn_os.clock_ns() > until_ns) {
 			*ret_more = true;
 			return pages;
 		}
-		if (!atomic_load(&s->mapped)) {
-			pages += remove_store(s);
-			continue;
-		}
-		if (!atomic_load(&s->idle))
-			continue;
-		if (exclusive && s->window)
-			pages += punch(s);
-		else if (s->window)
-			left = true;
 	}
 	while (nstores && !stores[nstores - 1].npages)
 		nstores--;

@@ -61,6 +61,7 @@ struct firn_pass {
 	uint64_t helper_ns;             /* of helpers in the present slice */
 	uint64_t given_back;            /* bytes */
 	uint32_t room;                  /* mappings that may be added, as found out by adding them */
+	bool asked;                     /* TIDY: whether a forked process maps our frames */
 	bool full;                      /* the budget of mappings, or what the kernel allows, is reached */
 };
 
@@ -81,8 +82,18 @@ static inline char *firn_pass_address(uint32_t page)
 void firn_pass_begin(bool force);
 void firn_pass_end(void);
 
-/* firn_helper_run, and count its processor time. */
-int firn_pass_helper(int (*fn)(void *arg), void *arg);
+/*
+ * Run fn(arg) in a helper, and count its processor time.  Without @wait, nobody waits for it: -EINPROGRESS says that
+ * it is at work on @arg, and that this is to be called again, with the same, before anything else of a pass or a
+ * purge is done; -EBUSY that it was not begun, since it is better to wait.
+ */
+int firn_pass_helper(int (*fn)(void *arg), void *arg, bool wait);
+
+/* Is this to be called again? */
+bool firn_pass_begun(void);
+
+/* Hurry a helper that nobody waits for, and wait for it.  No page is held when this returns. */
+void firn_pass_finish(void);
 
 /* A processor time clock. */
 uint64_t firn_cpu_ns(int clock);
@@ -96,21 +107,12 @@ void firn_scan_heads(uint32_t unit);
 void firn_scan_members(uint32_t unit);
 void firn_scan_check_heads(void);
 void firn_scan_release(void);
-/* Look from unit firn_pass.at on.  In a helper of its own.  0 or -errno. */
+/* Look from unit firn_pass.at on.  In a helper of its own.  0; -EINPROGRESS, as firn_carry; or another -errno. */
 int firn_scan_look(void);
 
 /* carry.c.  Some groups, from page firn_pass.at of the plan on.  0; -EINPROGRESS: they were begun, and this is to be
  * called again; -EAGAIN: not now; another -errno: not at all. */
 int firn_carry(void);
-
-/* Were some begun that no call has ended since?  Then no other function of a pass or a purge is to be called. */
-bool firn_carry_begun(void);
-
-/* Hurry them, and wait until they are done. */
-void firn_carry_finish(void);
-
-/* In a forked child: they are the parent's. */
-void firn_carry_forked(void);
 
 /* Bits of the mask of page @page of span @s, folded into one word; 0: no slot is taken. */
 static inline uint64_t firn_page_any(struct firn_span *s, unsigned int page, unsigned int words)

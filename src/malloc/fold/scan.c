@@ -15,7 +15,8 @@
 #include "malloc/os.h"
 #include "malloc/stats.h"
 
-#define LOOK_UNITS 128u                 /* looked at by one helper */
+#define LOOK_UNITS 512u                 /* looked at by one helper */
+#define LOOK_UNITS_WAITING 128u         /* by one that is waited for */
 #define READ_UNITS 32u                  /* by one read of pagemap */
 #define BACKOFF_MAX 64u                 /* passes that a page is left alone for at most after it was written */
 #define PATIENCE 2u                     /* ages that a quiet page waits for its neighbours */
@@ -526,12 +527,22 @@ static void mark_written(uint32_t unit, uint16_t written)
 
 int firn_scan_look(void)
 {
-	struct look l = { .first = firn_pass.first + firn_pass.at, .units = firn_pass.units - firn_pass.at };
+	static struct look l;
 	int err;
 
-	if (l.units > LOOK_UNITS)
-		l.units = LOOK_UNITS;
-	err = firn_pass_helper(look_in_helper, &l);
+	if (!firn_pass_begun()) {
+		l = (struct look){ .first = firn_pass.first + firn_pass.at, .units = firn_pass.units - firn_pass.at };
+		if (l.units > LOOK_UNITS)
+			l.units = LOOK_UNITS;
+	}
+	err = firn_pass_helper(look_in_helper, &l, false);
+	if (err == -EBUSY) {
+		if (l.units > LOOK_UNITS_WAITING)
+			l.units = LOOK_UNITS_WAITING;
+		err = firn_pass_helper(look_in_helper, &l, true);
+	}
+	if (err == -EINPROGRESS)
+		return err;
 	firn_pass.at += l.units;
 	for (uint32_t i = 0; !err && i < l.units; i++)
 		if (l.written[i])

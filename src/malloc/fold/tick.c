@@ -21,9 +21,9 @@
 #define NEVER UINT64_MAX
 #define GAP_MS 2u                       /* between two slices of a thread that has other things to do */
 #define SHARE 50u                       /* passes that give nothing take one part in so many of the time */
-/* Of firn_config.cpu_percent of a minute, a quarter may be used up at once; it comes back at two thirds of that rate.
+/* Of firn_config.cpu_percent of a minute, a sixth may be used up at once; it comes back at two thirds of that rate.
  * The rest is for the last pass that was begun before it was used up. */
-#define BURST_MS 15000u
+#define BURST_MS 10000u
 
 struct firn_lock firn_pass_lock;
 
@@ -64,7 +64,6 @@ static void forget_parents(void)
 	/* Its memory was not inherited. */
 	firn_pass.memory = NULL;
 	firn_pass_end();
-	firn_carry_forked();
 	firn_frames_forked();
 	purge_ms = pass_ms = slice_ms = 0;
 	atomic_store(&under_way, false);
@@ -144,7 +143,7 @@ static void go_on(uint64_t now)
 	spend(firn_pass.spent_ns - spent);
 	if (more) {
 		slice_ms = now + (wait_ms ? wait_ms : GAP_MS);
-		atomic_store_explicit(&under_way, !wait_ms || firn_carry_begun(), memory_order_relaxed);
+		atomic_store_explicit(&under_way, !wait_ms || firn_pass_begun(), memory_order_relaxed);
 		return;
 	}
 	atomic_store_explicit(&under_way, false, memory_order_relaxed);
@@ -160,7 +159,7 @@ static enum firn_tick do_what_is_due(uint64_t now, bool idle)
 {
 	uint64_t half = firn_config.decay_ms / 2, next, rest;
 
-	if (now >= purge_ms && !firn_carry_begun()) {
+	if (now >= purge_ms && !firn_pass_begun()) {
 		uint64_t begun = firn_os.clock_ns();
 
 		firn_span_purge(false);
@@ -179,7 +178,7 @@ static enum firn_tick do_what_is_due(uint64_t now, bool idle)
 		if (firn_pass.stage != FIRN_PASS_NONE)
 			go_on(now);
 	}
-	next = firn_carry_begun() ? slice_ms : purge_ms;
+	next = firn_pass_begun() ? slice_ms : purge_ms;
 	if (firn_pass.stage != FIRN_PASS_NONE) {
 		if (slice_ms < next)
 			next = slice_ms;
@@ -187,7 +186,7 @@ static enum firn_tick do_what_is_due(uint64_t now, bool idle)
 		next = pass_ms;
 	}
 	atomic_store_explicit(&due_ms, next, memory_order_relaxed);
-	if (firn_carry_begun())
+	if (firn_pass_begun())
 		return FIRN_TICK_SOON;
 	return next <= now || atomic_load_explicit(&under_way, memory_order_relaxed) ? FIRN_TICK_AGAIN : FIRN_TICK_NOTHING;
 }
@@ -214,7 +213,7 @@ enum firn_tick firn_fold_tick(bool idle)
 void firn_pass_stop(void)
 {
 	firn_lock_take(&firn_pass_lock);
-	firn_carry_finish();
+	firn_pass_finish();
 }
 
 /* The pass lock is let go between slices: a fork waits for it. */
