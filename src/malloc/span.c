@@ -16,7 +16,7 @@
 #include "malloc/stats.h"
 
 #define PURGE_UNITS 2048u               /* looked at in one purge */
-#define PURGE_NS 400000u                /* and no longer than this */
+#define PURGE_NS 200000u                /* and no longer than this */
 #define INSTEAD_UNITS 64u               /* looked at for a unit of new memory */
 #define INSTEAD_MISSES 7u               /* new units in a row for which none are looked at, at most */
 
