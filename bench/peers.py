@@ -10,7 +10,7 @@ from host import MIB, Trouble
 
 class Peer:
     """Nothing goes out: what the victim takes by itself."""
-    key, name, family = "resident", "never paged out", "none"
+    key, family = "resident", "none"
 
     def prepare(self, victim):
         pass
@@ -54,8 +54,8 @@ class KernelSwap(Peer):
     """MADV_PAGEOUT to a swap area; back by faults, or by MADV_WILLNEED first."""
     family = "kernel"
 
-    def __init__(self, key, name, area, cgroup, willneed):
-        self.key, self.name = key, name
+    def __init__(self, key, area, cgroup, willneed):
+        self.key = key
         self.area, self.cgroup, self.willneed = area, cgroup, willneed
         self.figures = {}
 
@@ -105,8 +105,8 @@ class Firn(Peer):
     """firn evict and faults; or firn freeze and firn thaw, the touching after it or along with it."""
     family = "firn"
 
-    def __init__(self, key, name, agent, disk, verb, at_once=False):
-        self.key, self.name = key, name
+    def __init__(self, key, agent, disk, verb, at_once=False):
+        self.key = key
         self.agent, self.disk, self.verb, self.at_once = agent, disk, verb, at_once
         self.figures, self.packs = {}, []
 

@@ -34,9 +34,9 @@ class Pictures:
         draw(self.where / name, [
             self.title(title), f"set ylabel '{ylabel}'", "set logscale y", "set style data histograms",
             "set style histogram clustered gap 1", "set style fill solid 1 noborder", "set boxwidth 0.9",
-            "set xtics noenhanced", f"set xrange [-0.6:{len(groups) - 0.4}]", "set key outside bottom center"],
+            "set xtics noenhanced", f"set xrange [-0.6:{len(groups) - 0.4}]", "set key outside bottom center maxrows 4"],
             {"d": lines}, [f"$d using {i + 2}:xtic(1) title '{label(self.names[k])}' lc rgb '{COLOURS.get(k, '#888888')}'"
-                           for i, k in enumerate(peers)], "1000,500")
+                           for i, k in enumerate(peers)], "1100,500")
 
     def process(self):
         w = "50 %"
@@ -96,9 +96,10 @@ class Pictures:
         curves = [(t, s, [(x, y) for x, y in points if y]) for t, s, points in curves]
         curves = [c for c in curves if len(c[2]) > 1]
         if curves:
+            across = [x for _, _, points in curves for x, _ in points]
             draw(self.where / name, [
                 self.title(title), f"set xlabel '{xlabel}'", f"set ylabel '{ylabel}'", f"set logscale {log}",
-                "set key inside top left"],
+                f"set xrange [{min(across) / 1.5}:{max(across) * 1.5}]"],
                 {f"d{i}": [f"{x} {y:.6g}" for x, y in points] for i, (_, _, points) in enumerate(curves)},
                 [f"$d{i} using 1:2 with linespoints pt 7 lw 2 {style} title '{label(text)}'"
                  for i, (text, style, _) in enumerate(curves)])

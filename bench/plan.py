@@ -15,7 +15,7 @@ PROGRAMS = pathlib.Path(__file__).resolve().parent / "programs"
 OURS = ("firn-whole", "firn-thaw")
 CONTENT_PEERS = ("swap-fault", "swap-willneed", "zswap-willneed", "zram-willneed", *OURS)
 PROGRAM_PEERS = ("resident", "swap-fault", "swap-willneed", "zswap-fault", "zram-fault", "firn-evict", *OURS)
-LARGE_PEERS = ("resident", "swap-fault", "swap-willneed", "firn-thaw")
+SHORT_PEERS = ("resident", "swap-fault", "swap-willneed", "firn-thaw")
 SCALE_PEERS = ("swap-willneed", "firn-whole")
 SIZES_MIB = (64, 512, 4096, 12288)
 NUMBERS, EACH_MIB = (1, 10, 200), 16
@@ -58,10 +58,11 @@ def programs(given, few):
             int(1_200_000 * part))),
     }
     for name in given.programs or NAMES:
-        yield known[name][0], Workload(name, known[name][1], few, ("requests",), PROGRAM_PEERS)
+        yield known[name][0], Workload(name, known[name][1], few, ("requests",),
+                                       SHORT_PEERS if given.quick else PROGRAM_PEERS)
     if given.large:
         yield "redis-server", Workload("redis 4 GB", lambda b: Redis(b.build, b.state, b.cgroup, 4), few, ("requests",),
-                                       LARGE_PEERS)
+                                       SHORT_PEERS)
 
 
 def scale(given, few, state):

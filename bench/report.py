@@ -6,7 +6,7 @@ import statistics
 
 import pictures
 import wanted
-from figures import median, number, save_csv, spread, table
+from figures import load_csv, median, number, save_csv, spread, table
 from host import MIB
 
 ORDERS = ("order", "random")
@@ -192,19 +192,37 @@ class Tables:
                        "agent before, MiB", "at most in freeze", "at most in thaw", "link metadata, bytes a page"], rows)]
 
 
+NAMES = {
+    "resident": "never paged out",
+    "swap-fault": "swap file, faulting", "swap-willneed": "swap file, WILLNEED",
+    "zswap-fault": "zswap, faulting", "zswap-willneed": "zswap, WILLNEED",
+    "zram-fault": "zram lz4, faulting", "zram-willneed": "zram lz4, WILLNEED",
+    "firn-evict": "firn evict, faulting", "firn-whole": "firn thaw, then touch",
+    "firn-thaw": "firn thaw, touch meanwhile",
+}
+
+
 def rounds_of(results):
     counts = {part: len({r["round"] for r in results.records if r["part"] == part})
               for part in dict.fromkeys(r["part"] for r in results.records)}
     return ", ".join(f"{part} {n}" for part, n in counts.items())
 
 
-def write(where, results, machine, names, notes, failures):
+def load(where):
+    """(machine, results) that a run left."""
+    results = Results()
+    machine, results.records = load_csv(where / "results.csv")
+    results.latencies = load_csv(where / "latency.csv")[1]
+    return machine, results
+
+
+def write(where, results, machine, notes, failures):
     """results.csv, latency.csv, tables.md, wanted.csv and the plots; the text of tables.md."""
     where.mkdir(parents=True, exist_ok=True)
     machine = {**machine, "rounds": rounds_of(results)}
     save_csv(where / "results.csv", machine, results.records, KEYS)
     save_csv(where / "latency.csv", machine, results.latencies, KEYS[:4])
-    tables = Tables(results, names)
+    tables = Tables(results, NAMES)
     verdicts = wanted.rows(results)
     save_csv(where / "wanted.csv", machine, [dict(zip(wanted.HEAD, row)) for row in verdicts], list(wanted.HEAD))
     text = ["# Firn beside swap, zswap and zram", "",
@@ -212,8 +230,8 @@ def write(where, results, machine, names, notes, failures):
             "Median (least–most) of the rounds; Firn with its defaults, encryption on.", ""]
     text += [f"Note: {n}.\n" for n in notes] + [f"Failed: {f}.\n" for f in failures]
     text += itertools.chain(tables.process(), tables.content(), tables.programs(), tables.scale())
-    text += [table("What Firn has set itself", wanted.HEAD, verdicts, wanted.NOTE)]
+    text += [table("What Firn has set itself", wanted.HEAD, verdicts, wanted.note(results))]
     text = "\n".join(text)
     (where / "tables.md").write_text(text, encoding="utf-8")
-    pictures.draw_all(where, results, names, f"commit {machine['commit']}, {machine['date']}")
+    pictures.draw_all(where, results, NAMES, f"commit {machine['commit']}, {machine['date']}")
     return text

@@ -6,8 +6,6 @@ from host import MIB
 # The two things that "after firn thaw" may mean; both count from asking until the last page was touched.
 WAYS = ("firn-whole", "firn-thaw")
 HEAD = ["what", "wanted", "thaw, then touch", "reached so", "touch meanwhile", "reached then"]
-NOTE = ("Ratios within a round. \"Thaw, then touch\": the first touch comes after `firn thaw` has ended; \"touch "
-        "meanwhile\": as soon as the process runs. The allocator's rows: `make bench-malloc`.")
 SYNTHETIC = ("order", "random")
 HALF, REDIS, PLAIN = "50 %", "redis", "0 %"
 
@@ -43,6 +41,16 @@ def counted(what, records_of, name, limit_name):
             row[1] = f"≤ {median([r[limit_name] for r in records]):.0f}"
     row[1] = row[1] or "–"
     return row
+
+
+def note(r):
+    text = ("Ratios within a round. \"Thaw, then touch\": the first touch comes after `firn thaw` has ended; \"touch "
+            "meanwhile\": as soon as the process runs. The allocator's rows: `make bench-malloc`.")
+    floor = r.ratios(REDIS, "resident", ["swap-fault"], "next_pass_s", "requests")
+    if floor:
+        text += (f" Redis that was never paged out takes {number(median(floor))} of faulting's time for the next "
+                 "20,000: nothing that comes back can take less.")
+    return text
 
 
 def rows(r):
