@@ -116,6 +116,25 @@ def test_thaw(firn, victims, point, verb):
         v.cmd("verify")
 
 
+@pytest.mark.parametrize("point", [p for p in POINTS if p.startswith(("thaw", "fault"))])
+def test_working_set(firn, victims, point):
+    """One that has a working set, which is brought in first."""
+    v = victims("heap", "--mib", 16)
+    firn.evict(v.pid)
+    v.cmd("touch-random")
+    firn.thaw(v.pid)
+    firn.freeze(v.pid)
+    firn.kill_agent()
+    firn.start(FIRN_KILL_AT=point)
+    result = firn.run("thaw", v.pid)
+    if died(firn, point, "thaw"):
+        recover(firn, v)
+    else:
+        assert result.code == 0, result
+        v.cmd("verify")
+        assert_no_trace(firn, v.pid)
+
+
 FORKED = [p for p in POINTS if p.startswith(("thaw", "fork", "fault", "pager", "inject.munmap", "inject.close"))]
 
 

@@ -59,6 +59,8 @@ struct json_object *firn_json_report(const struct firn_report *r)
 	put(pages, "resident", c[FIRN_PAGE_RESIDENT]);
 	put(pages, "removed", c[FIRN_PAGE_REMOVED]);
 	put(pages, "lost", r->lost);
+	put(pages, "workingSet", r->set_pages);
+	put(pages, "recorded", r->recorded_pages);
 	json_object_object_add(o, "pages", pages);
 
 	if (r->generation) {

@@ -58,6 +58,8 @@ struct firn_report {
 	uint64_t fault_p50_ns, fault_p99_ns, fault_max_ns;
 	uint64_t memory_before, memory_after;
 	uint64_t pages;              /* that this eviction took */
+	uint64_t set_pages;          /* of the working set that its pack begins with; after a thaw, that the next will */
+	uint64_t recorded_pages;     /* asked for since the eviction, as far as they are noted */
 	uint64_t ns[FIRN_PHASES];    /* 0: did not happen */
 	struct firn_err err;         /* of the operation reported on; code 0: none */
 };

@@ -72,6 +72,7 @@ static void release_all(struct firn_eviction *j)
 {
 	size_t page = j->en->page_size;
 
+	firn_order_release(j);
 	unmap(j->stretches, j->stretches_bytes);
 	unmap(j->runs, j->runs_bytes);
 	unmap(j->places, j->places_bytes);
@@ -195,6 +196,10 @@ static int run(struct firn_eviction *j)
 	if (err)
 		return err;
 	j->t->image->memory_before = j->plan.proc.rss_anon_bytes;
+	firn_engine_workset_load(j->en, j->t);
+	if (firn_order_prepare(j))
+		return firn_err_set(j->e, FIRN_EXIT_FAILED, ENOMEM, "no-memory",
+				    "no memory for the tables of process %d: left running", j->plan.proc.pid);
 	/* The links that will be filled are in memory before the target is stopped. */
 	madvise((void *)firn_align_down((uintptr_t)j->t->armed.link.links, j->en->page_size),
 		firn_align_up(j->max_pages * 4ull, j->en->page_size), 23 /* MADV_POPULATE_WRITE */);

@@ -76,6 +76,11 @@ struct firn_eviction {
 	uint64_t bad_address;        /* where the target could not be read, with */
 	int read_err;
 
+	/* The order in the pack (workset.c); the gatherer's. */
+	uint64_t *set;               /* addresses of the working set, ascending */
+	struct firn_pack_run *set_runs, *pieces;
+	uint32_t set_pages, nset_runs, next_set_run, max_pieces;
+
 	bool armed;                  /* a slice was dropped: the target depends on us */
 	size_t stretches_bytes, places_bytes, runs_bytes;
 };
@@ -92,6 +97,15 @@ int firn_walk_check_threads(struct firn_eviction *j);
 /* Find the pages to evict: j->stretches, j->mappings, j->total_pages.  Injection is open.  Returns 0, -ESRCH,
  * -ENOTRECOVERABLE, or another errno, where nothing changed. */
 int firn_walk(struct firn_eviction *j);
+
+/* --- workset.c: the working set comes first in the pack --- */
+
+/* Reserve what the order needs; the set is loaded.  In the plan.  Returns 0, or -ENOMEM. */
+int firn_order_prepare(struct firn_eviction *j);
+void firn_order_release(struct firn_eviction *j);
+/* Add the pages of the set that are evicted, then each slice's others.  Errors as firn_builder_add. */
+int firn_order_set(struct firn_eviction *j);
+int firn_order_rest(struct firn_eviction *j, const struct firn_slice *s);
 
 /* --- slice.c --- */
 

@@ -17,7 +17,7 @@
 #include "transfer/packfile.h"
 
 #define FIRN_IMAGE_MAGIC 0x6567616d696e7266ull   /* "frnimage" */
-#define FIRN_IMAGE_VERSION 2u
+#define FIRN_IMAGE_VERSION 3u
 
 /* A target's shared memory: all that a successor needs.  The link memory follows, page aligned. */
 struct firn_image {
@@ -42,6 +42,9 @@ struct firn_image {
 	uint64_t parent_serial, fork_seq;   /* of a child: the event that made it */
 	struct firn_mask_journal mask;
 	struct firn_inject_journal inject;
+	uint32_t set_blocks, pad;       /* the pack's first ones hold the working set */
+	uint64_t set_held[FIRN_WORKSET_MAX / FIRN_BLOCK_PAGES / 64];   /* a bit for each that this thaw holds back */
+	struct firn_workset set;
 	struct firn_armed_memory armed;
 };
 
@@ -155,6 +158,20 @@ extern const struct firn_pager_ops firn_engine_pager_ops;
 void firn_child_set_engine(struct firn_engine *en);
 /* Find the process of a child that has no pid yet.  Registry locked. */
 void firn_child_identify(struct firn_engine *en, struct firn_target *t);
+
+/* --- workset.c: the working set --- */
+
+/* What is known of the target's from its last thaw, into its image; recording begins.  In the plan. */
+void firn_engine_workset_load(struct firn_engine *en, struct firn_target *t);
+/* Bring in what of it is missing, but what is held back, by one read.  Before the target runs, or while it does;
+ * what fails is left to faults and to the stream. */
+void firn_engine_workset_bring(struct firn_engine *en, struct firn_target *t);
+/* Is @block one that is held back, to see whether it is asked for?  The stream brings it last. */
+bool firn_engine_workset_held(const struct firn_image *image, uint32_t block);
+/* The target is whole: learn what it asked for, and keep it for its next eviction. */
+void firn_engine_workset_keep(struct firn_engine *en, struct firn_target *t);
+/* Forget the sets of processes that have ended. */
+void firn_engine_workset_sweep(struct firn_engine *en);
 
 /* --- thaw.c --- */
 

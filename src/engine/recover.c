@@ -351,5 +351,6 @@ int firn_engine_recover(struct firn_engine *en, bool *ret_whole)
 	free(targets);
 	if (!en->keep_packs)
 		firn_image_sweep(en);
+	firn_engine_workset_sweep(en);
 	return live;
 }

@@ -152,12 +152,13 @@ static int finish_pack(struct firn_eviction *j)
 static int gather(void *arg)
 {
 	struct firn_eviction *j = arg;
-	int err = 0;
+	int err = firn_order_set(j);
 
-	for (uint32_t n = 0; !err && n < j->nslices; n++) {
+	for (uint32_t n = 0; n < j->nslices; n++) {
 		struct firn_slice *s = &j->slices[n];
 
-		err = firn_builder_add(j->builder, j->runs + s->first, s->last - s->first, j->places);
+		if (!err)
+			err = firn_order_rest(j, s);
 		if (!err)
 			err = firn_builder_end_slice(j->builder);
 		firn_builder_get_stats(j->builder, &s->stats);
@@ -430,7 +431,7 @@ int firn_slice_open_pack(struct firn_eviction *j)
 	int err;
 
 	err = firn_pack_ref_create(j->en, &j->pack,
-				   (uint32_t)firn_builder_blocks_max(j->max_pages, j->en->page_size, j->max_slices),
+				   (uint32_t)firn_builder_blocks_max(j->max_pages, j->en->page_size, j->max_slices + 1),
 				   FIRN_FILLS_MAX / 16, j->e);
 	if (err)
 		return err;

@@ -153,6 +153,8 @@ void firn_target_fill_report(const struct firn_target *t, struct firn_report *r)
 	if (t->pid && !firn_proc_read(t->pid, &proc) && proc.start_time == m->start_time)
 		r->memory_after = proc.rss_anon_bytes;
 	r->pages = m->pages;
+	r->set_pages = m->set.count;
+	r->recorded_pages = firn_recording_count(&m->armed.recording);
 	memcpy(r->ns, m->ns, sizeof(r->ns));
 }
 

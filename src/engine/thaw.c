@@ -28,6 +28,7 @@ struct stream {
 	struct firn_block_reader reader;
 	struct firn_chunk chunk;
 	struct firn_pace pace;
+	bool holding;                /* what is held back of the working set comes later */
 	void *page;
 	uint64_t done, total;
 };
@@ -121,6 +122,11 @@ static int pass(struct stream *s)
 				offset++;
 				continue;
 			}
+			if (s->holding && firn_link_state(link) == FIRN_PAGE_EVICTED &&
+			    firn_engine_workset_held(s->t->image, firn_link_place(link) / FIRN_BLOCK_PAGES)) {
+				offset++;
+				continue;
+			}
 			firn_pace_give_way(&s->pace, &s->t->armed);
 			r = step(s, n, offset, highest, &k);
 			if (r == FIRN_INSTALLED) {
@@ -182,12 +188,12 @@ static int bring_back(struct stream *s)
 	firn_link_count(&a->link, &c);
 	s->total = c.pages[FIRN_PAGE_EVICTED] + c.pages[FIRN_PAGE_FILL];
 	/* A change of layout may move pages past the walker: until nothing is missing, again. */
+	s->holding = true;
 	do {
 		err = pass(s);
+		s->holding = false;
 	} while (!err && missing(s->t) && !firn_target_ended(s->t));
-	__atomic_fetch_add(&a->m->read_calls, s->reader.read_calls, __ATOMIC_RELAXED);
-	__atomic_fetch_add(&a->m->read_bytes, s->reader.read_bytes, __ATOMIC_RELAXED);
-	__atomic_fetch_add(&a->m->blocks_read, s->reader.blocks_read, __ATOMIC_RELAXED);
+	firn_armed_count_reads(a, &s->reader);
 	explicit_bzero(s->page, s->en->page_size);
 	free(s->page);
 	firn_block_reader_close(&s->reader);
@@ -355,6 +361,7 @@ int firn_thaw_target(struct firn_engine *en, struct firn_target *t, const struct
 	int err = 0;
 
 	image->ns[FIRN_PHASE_RUN] = image->ns[FIRN_PHASE_WHOLE] = 0;
+	firn_engine_workset_bring(en, t);
 	if (t->pid)
 		err = let_run(t, &ret->err);
 	if (!err) {
@@ -382,8 +389,10 @@ int firn_thaw_target(struct firn_engine *en, struct firn_target *t, const struct
 	if (err == -ESRCH && image->parent && !firn_target_ended(t))
 		err = 0;
 	image->ns[FIRN_PHASE_WHOLE] = firn_sys.clock_ns() - start;
-	if (!err)
+	if (!err) {
+		firn_engine_workset_keep(en, t);
 		firn_target_set_state(t, FIRN_TARGET_RESIDENT);
+	}
 	if (t->pid && !firn_proc_read(t->pid, &proc))
 		image->memory_after = proc.rss_anon_bytes;
 	firn_target_fill_report(t, ret);

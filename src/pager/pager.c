@@ -11,10 +11,11 @@
 #include <unistd.h>
 
 #include "base/log.h"
+#include "pager/blocks.h"
 #include "sys/sys.h"
 
 #define MAX_TARGETS 4096u
-#define FAULT_SLOTS 4u                  /* decoded blocks a thread remembers */
+#define FAULT_SLOTS 1u                  /* decoded blocks a thread remembers */
 #define QUEUE_MAX 512u
 #define AGAIN_PAUSE_NS 20000u
 #define AGAIN_GIVE_UP_NS (50ull * 1000000u)     /* then others get the thread, and the fault is asked anew */
@@ -41,7 +42,7 @@ struct worker {
 	struct firn_pager *pager;
 	pthread_t thread;
 	struct firn_block_reader reader;
-	void *page;                     /* to build a filled page in */
+	void *page;                     /* to build one page in */
 	unsigned int given_up;
 };
 
@@ -55,6 +56,7 @@ struct firn_pager {
 	struct slot slots[MAX_TARGETS];
 	struct fault queue[QUEUE_MAX];  /* the oldest is served first, by whichever thread is free */
 	uint32_t first, queued;
+	struct firn_pager_blocks blocks;
 	struct worker workers[FIRN_PAGER_THREADS];
 };
 
@@ -156,15 +158,16 @@ static void drain_locked(struct firn_pager *p, struct slot *s, struct firn_armed
 	pthread_rwlock_unlock(&a->layout);
 }
 
-/* Put back the faulting page, so that its thread goes on, then what else of its block is missing around it. */
+/* Put back the faulting page, so that its thread goes on; unless it is to come @alone, then what else of its block is
+ * missing around it. */
 static enum firn_installed install_around(struct firn_armed *a, const struct firn_run *run, uint32_t index,
-					  uint32_t block, const void *raw)
+					  uint32_t block, const void *raw, bool alone)
 {
 	uint32_t window = FIRN_BLOCK_PAGES - 1, first, last, step;
 	enum firn_installed r;
 
 	r = firn_armed_install(a, run, index, 1, block, raw, &step);
-	if (r != FIRN_INSTALLED)
+	if (r != FIRN_INSTALLED || alone)
 		return r;
 	first = index - run->first < window ? run->first : index - window;
 	last = (uint32_t)firn_min_u64((uint64_t)index + FIRN_BLOCK_PAGES, run->first + run->npages);
@@ -188,11 +191,14 @@ static void wake_page(struct firn_armed *a, uint64_t address)
 static enum firn_installed serve_once(struct worker *w, struct slot *s, struct firn_armed *a, uint64_t address)
 {
 	struct firn_range page = { address, address + a->link.page_size }, grown;
+	struct firn_pager_blocks *blocks = &w->pager->blocks;
+	uint64_t generation;
+	uint32_t index, link, block;
 	enum firn_installed r;
 	struct firn_run run;
-	uint32_t index, link, block;
+	bool recording, kept;
 	const void *raw;
-	int err;
+	int err = 0;
 
 	pthread_rwlock_rdlock(&a->layout);
 	switch (firn_link_find(&a->link, address, &run, &index)) {
@@ -257,7 +263,11 @@ static enum firn_installed serve_once(struct worker *w, struct slot *s, struct f
 	/* Read without the lock: a layout event must not wait for the disk. */
 	pthread_rwlock_unlock(&a->layout);
 	block = firn_link_place(link) / FIRN_BLOCK_PAGES;
-	err = firn_block_read(&w->reader, a->pack, block, &raw);
+	generation = a->pack->m->generation;
+	recording = firn_recording_open(&a->m->recording);
+	kept = firn_pager_blocks_page(blocks, generation, block, firn_link_place(link) % FIRN_BLOCK_PAGES, w->page);
+	if (!kept)
+		err = firn_block_read(&w->reader, a->pack, block, &raw);
 	firn_point(FIRN_POINT_FAULT_READ);
 	pthread_rwlock_rdlock(&a->layout);
 	if (firn_link_find(&a->link, address, &run, &index) != FIRN_FOUND_LINK ||
@@ -267,8 +277,18 @@ static enum firn_installed serve_once(struct worker *w, struct slot *s, struct f
 		firn_armed_lose(a, address, strerror(-err));
 		r = FIRN_INSTALLED;
 	} else {
-		r = install_around(a, &run, index, block, raw);
+		if (recording)
+			firn_recording_note(&a->m->recording, address);
+		if (kept)
+			r = firn_armed_install_one(a, &run, index, block, w->page);
+		else
+			r = install_around(a, &run, index, block, raw, recording);
 		firn_point(FIRN_POINT_FAULT_COPIED);
+		if (recording && !kept) {
+			pthread_rwlock_unlock(&a->layout);
+			firn_pager_blocks_keep(blocks, generation, block, raw);
+			return r;
+		}
 	}
 out:
 	pthread_rwlock_unlock(&a->layout);
@@ -462,6 +482,9 @@ int firn_pager_start(struct firn_pager **ret, const struct firn_pager_ops *ops, 
 	if (epoll_ctl(p->epoll, EPOLL_CTL_ADD, p->quit, &quit) ||
 	    epoll_ctl(p->epoll, EPOLL_CTL_ADD, p->kick, &kick))
 		return -errno;
+	err = firn_pager_blocks_open(&p->blocks, page_size, (size_t)FIRN_BLOCK_PAGES * page_size);
+	if (err)
+		return err;
 	pthread_attr_init(&attr);
 	pthread_attr_setstacksize(&attr, THREAD_STACK);
 	for (int i = 0; i < FIRN_PAGER_THREADS; i++) {
@@ -496,6 +519,7 @@ void firn_pager_stop(struct firn_pager *p)
 	close(p->epoll);
 	close(p->quit);
 	close(p->kick);
+	firn_pager_blocks_close(&p->blocks);
 	free(p);
 }
 

@@ -57,6 +57,7 @@
 	X(THAW_STOPPED, "thaw.stopped")                         \
 	X(CONT_MASK, "thaw.cont.mask")                          \
 	X(CONT_SENT, "thaw.cont.sent")                          \
+	X(THAW_SET, "thaw.set")                                 \
 	X(THAW_RUNNING, "thaw.running")                         \
 	X(THAW_BLOCK, "thaw.block")                             \
 	X(THAW_WHOLE, "thaw.whole")                             \

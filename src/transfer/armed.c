@@ -195,6 +195,13 @@ bool firn_armed_is_own_drop(struct firn_armed *a, struct firn_range span)
 	return false;
 }
 
+void firn_armed_count_reads(struct firn_armed *a, const struct firn_block_reader *r)
+{
+	__atomic_fetch_add(&a->m->read_calls, r->read_calls, __ATOMIC_RELAXED);
+	__atomic_fetch_add(&a->m->read_bytes, r->read_bytes, __ATOMIC_RELAXED);
+	__atomic_fetch_add(&a->m->blocks_read, r->blocks_read, __ATOMIC_RELAXED);
+}
+
 /* The verdict on an ioctl that failed with @err (negative) for a reason of the target's. */
 static enum firn_installed verdict(struct firn_armed *a, long err)
 {
@@ -307,6 +314,18 @@ enum firn_installed firn_armed_install(struct firn_armed *a, const struct firn_r
 	if (!n)
 		return FIRN_INSTALLED;
 	return copy_pages(a, run, index, n, (const char *)raw + ((size_t)first_page << l->page_shift));
+}
+
+enum firn_installed firn_armed_install_one(struct firn_armed *a, const struct firn_run *run, uint32_t index,
+					   uint32_t block, const void *page)
+{
+	struct firn_link *l = &a->link;
+	uint32_t link, number;
+
+	if (!wanted(l, index, block, &link, &number) ||
+	    !firn_link_move(l, index, link, firn_link_make(FIRN_PAGE_IN_FLIGHT, firn_link_place(link))))
+		return FIRN_INSTALLED;
+	return copy_pages(a, run, index, 1, page);
 }
 
 enum firn_installed firn_armed_install_fill(struct firn_armed *a, const struct firn_run *run, uint32_t index,

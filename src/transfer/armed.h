@@ -17,6 +17,7 @@
 
 #include "link/link.h"
 #include "link/ring.h"
+#include "link/workset.h"
 #include "procmem/inject.h"
 #include "transfer/latency.h"
 #include "transfer/packfile.h"
@@ -34,6 +35,7 @@ struct firn_armed_memory {
 	struct firn_ring ring;
 	uint64_t blocks_read, read_calls, read_bytes, lost_pages;   /* counters, for show */
 	struct firn_latency fault_latency;   /* from a fault's message to its page's being there */
+	struct firn_recording recording;     /* of the working set: evicted pages, as they are asked for */
 };
 
 struct firn_armed {
@@ -85,6 +87,9 @@ void firn_armed_dropped(struct firn_armed *a);
  */
 bool firn_armed_is_own_drop(struct firn_armed *a, struct firn_range span);
 
+/* Add what @r has read since it was opened to the target's counters. */
+void firn_armed_count_reads(struct firn_armed *a, const struct firn_block_reader *r);
+
 /* What became of an attempt to put pages back. */
 enum firn_installed {
 	FIRN_INSTALLED,              /* there, or no longer wanted */
@@ -100,6 +105,10 @@ enum firn_installed {
  */
 enum firn_installed firn_armed_install(struct firn_armed *a, const struct firn_run *run, uint32_t index,
 				       uint32_t max, uint32_t block, const void *raw, uint32_t *ret_links);
+
+/* The same for page @index alone, whose contents are at @page. */
+enum firn_installed firn_armed_install_one(struct firn_armed *a, const struct firn_run *run, uint32_t index,
+					   uint32_t block, const void *page);
 
 /* One page of one repeated word.  @page: a page of the caller's to build it in. */
 enum firn_installed firn_armed_install_fill(struct firn_armed *a, const struct firn_run *run, uint32_t index,

@@ -181,6 +181,19 @@ int firn_block_read(struct firn_block_reader *r, const struct firn_packfile *p, 
 	return decode(r, p, number, (char *)r->single + (b->offset.v - start));
 }
 
+int firn_block_read_span(struct firn_block_reader *r, const struct firn_packfile *p, uint64_t offset, void *buf,
+			 size_t bytes)
+{
+	return read_whole(r, p, buf, offset, firn_align_up(bytes, DIRECT_ALIGN), bytes);
+}
+
+int firn_block_decode(struct firn_block_reader *r, const struct firn_packfile *p, uint32_t number, const void *stored,
+		      const void **ret)
+{
+	*ret = slot_of(r, number);
+	return remembered(r, p, number) ? 0 : decode(r, p, number, stored);
+}
+
 /* The chunk that begins with block @first, as long as the staging.  Returns its bytes; 0: there is none. */
 static size_t plan_chunk(const struct firn_block_reader *r, const struct firn_packfile *p, uint32_t first,
 			 struct firn_chunk *ret)

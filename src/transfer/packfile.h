@@ -90,6 +90,14 @@ void firn_block_reader_close(struct firn_block_reader *r);
  */
 int firn_block_read(struct firn_block_reader *r, const struct firn_packfile *p, uint32_t number, const void **ret);
 
+/* Stored bytes [@offset, @offset + @bytes) of @p by one read into @buf, which has room up to the next 4096 and is
+ * aligned so, as @offset is.  Returns as firn_block_read. */
+int firn_block_read_span(struct firn_block_reader *r, const struct firn_packfile *p, uint64_t offset, void *buf,
+			 size_t bytes);
+/* Block @number of @p, whose stored bytes are at @stored.  As firn_block_read. */
+int firn_block_decode(struct firn_block_reader *r, const struct firn_packfile *p, uint32_t number, const void *stored,
+		      const void **ret);
+
 /*
  * Read as many blocks from @first on as fit, in one call; while the caller works on them, the stretch
  * that follows is read already.  Returns as firn_block_read.
