@@ -20,12 +20,12 @@
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/mman.h>
 #include <xxhash.h>
 
 #include "pack/codec.h"
 #include "pack/elide.h"
 #include "pack/output.h"
+#include "sys/memory.h"
 
 /* A block on its way. */
 struct job {
@@ -90,21 +90,6 @@ static size_t take(size_t *total, size_t bytes)
 
 	*total += firn_align_up(bytes, FIRN_PACK_ALIGN);
 	return at;
-}
-
-/* Present now, so that no page of it has to be found when memory is short. */
-static int populate(void *map, size_t bytes)
-{
-	madvise(map, bytes, MADV_DONTDUMP);     /* other processes' memory; refused: no harm */
-	madvise(map, bytes, MADV_HUGEPAGE);
-#ifdef MADV_POPULATE_WRITE
-	if (madvise(map, bytes, MADV_POPULATE_WRITE) == 0)
-		return 0;
-	if (errno != EINVAL)
-		return -ENOMEM;
-#endif
-	memset(map, 0, bytes);
-	return 0;
 }
 
 static int open_workers(struct firn_builder *b, const uint8_t *key)
@@ -176,21 +161,19 @@ int firn_builder_open(struct firn_builder **ret, const struct firn_builder_confi
 	if (out_bytes < b->block_bytes + FIRN_PACK_ALIGN)
 		b->out.buffer_bytes = b->block_bytes + FIRN_PACK_ALIGN;
 	b->map_bytes = lay_out(b, NULL);
-	map = mmap(NULL, b->map_bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-	if (map == MAP_FAILED) {
+	map = firn_memory_reserve(b->map_bytes);
+	if (!map) {
 		free(b);
 		return -ENOMEM;
 	}
 	lay_out(b, map);
 	r = firn_output_open(&b->out);
 	if (r < 0) {
-		munmap(map, b->map_bytes);
+		firn_memory_release(map, b->map_bytes);
 		free(b);
 		return r;
 	}
-	r = populate(map, b->map_bytes);
-	if (r == 0)
-		r = open_workers(b, config->key);
+	r = open_workers(b, config->key);
 	if (r < 0) {
 		firn_builder_close(b);
 		return r;
@@ -213,7 +196,7 @@ void firn_builder_close(struct firn_builder *b)
 		explicit_bzero(w->page, b->page_size);
 	}
 	firn_output_close(&b->out);
-	munmap(b->out.ring, b->map_bytes);
+	firn_memory_release(b->out.ring, b->map_bytes);
 	free(b);
 }
 

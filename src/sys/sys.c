@@ -157,6 +157,12 @@ long firn_sys_read_file(const char *path, char *buf, size_t len)
 	return n < 0 ? n : (long)done;
 }
 
+/*
+ * The kernel makes records (of smaps, say) until so much is there, or until one does not fit in its page: that
+ * one it throws away and makes again at the next read, which for a large mapping takes milliseconds.
+ */
+#define READ_BYTES 2048u
+
 int firn_lines_open(struct firn_lines *l, const char *path)
 {
 	long fd = firn_sys.open(path, O_RDONLY, 0);
@@ -187,7 +193,7 @@ int firn_lines_next(struct firn_lines *l, char **ret)
 			l->len = 0;
 			return 1;
 		}
-		n = firn_sys.read(l->fd, l->buf + l->len, sizeof(l->buf) - 1 - l->len);
+		n = firn_sys.read(l->fd, l->buf + l->len, firn_min_u64(sizeof(l->buf) - 1 - l->len, READ_BYTES));
 		if (n < 0)
 			return (int)n;
 		if (n == 0) {

@@ -3,8 +3,8 @@
 
 #include <errno.h>
 #include <string.h>
-#include <sys/mman.h>
 
+#include "sys/memory.h"
 #include "sys/sys.h"
 
 #define DIRECT_ALIGN 4096u
@@ -43,13 +43,6 @@ int firn_packfile_attach(struct firn_packfile *p, void *mem, size_t size)
 	return 0;
 }
 
-static void *reserve(size_t bytes)
-{
-	void *p = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_POPULATE, -1, 0);
-
-	return p == MAP_FAILED ? NULL : p;
-}
-
 int firn_block_reader_open(struct firn_block_reader *r, const uint8_t *key, uint32_t page_size,
 			   size_t stored_bytes, uint32_t nslots)
 {
@@ -67,18 +60,19 @@ int firn_block_reader_open(struct firn_block_reader *r, const uint8_t *key, uint
 	}
 	r->page_size = page_size;
 	r->nslots = nslots;
-	r->stored_bytes = r->piece_bytes = stored_bytes;
 	r->single_bytes = firn_align_up(block + FIRN_TAG_BYTES, DIRECT_ALIGN) + DIRECT_ALIGN;
+	/* Whole blocks are read: one more than fits, or there would be more reads than it takes. */
+	r->stored_bytes = r->piece_bytes = stored_bytes ? stored_bytes + r->single_bytes : 0;
 	if (stored_bytes) {
-		r->stored[0] = reserve(stored_bytes);
-		r->stored[1] = reserve(stored_bytes);
+		r->stored[0] = firn_memory_reserve(r->stored_bytes);
+		r->stored[1] = firn_memory_reserve(r->stored_bytes);
 		if (firn_lane_open(&r->lane)) {
 			firn_block_reader_close(r);
 			return -ENOMEM;
 		}
 	}
-	r->single = reserve(r->single_bytes);
-	r->raw = reserve(block * nslots);
+	r->single = firn_memory_reserve(r->single_bytes);
+	r->raw = firn_memory_reserve(block * nslots);
 	if ((stored_bytes && (!r->stored[0] || !r->stored[1])) || !r->single || !r->raw) {
 		firn_block_reader_close(r);
 		return -ENOMEM;
@@ -92,7 +86,7 @@ static void release(void *p, size_t bytes)
 	if (!p)
 		return;
 	explicit_bzero(p, bytes);
-	munmap(p, bytes);
+	firn_memory_release(p, bytes);
 }
 
 void firn_block_reader_close(struct firn_block_reader *r)
@@ -258,11 +252,17 @@ int firn_chunk_read(struct firn_block_reader *r, const struct firn_packfile *p, 
 	return 0;
 }
 
+const void *firn_chunk_stored(const struct firn_block_reader *r, const struct firn_packfile *p,
+			      const struct firn_chunk *c, uint32_t number)
+{
+	return r->stored[r->at_hand] + (p->blocks[number].offset.v - c->offset);
+}
+
 int firn_chunk_decode(struct firn_block_reader *r, const struct firn_packfile *p, const struct firn_chunk *c,
 		      uint32_t number, const void **ret)
 {
 	*ret = slot_of(r, number);
 	if (remembered(r, p, number))
 		return 0;
-	return decode(r, p, number, r->stored[r->at_hand] + (p->blocks[number].offset.v - c->offset));
+	return decode(r, p, number, firn_chunk_stored(r, p, c, number));
 }

@@ -104,6 +104,9 @@ int firn_block_decode(struct firn_block_reader *r, const struct firn_packfile *p
  */
 int firn_chunk_read(struct firn_block_reader *r, const struct firn_packfile *p, uint32_t first,
 		    struct firn_chunk *ret);
+/* The stored bytes of block @number of @c, until the next chunk is read.  For any thread. */
+const void *firn_chunk_stored(const struct firn_block_reader *r, const struct firn_packfile *p,
+			      const struct firn_chunk *c, uint32_t number);
 /* Block @number of @c, decoded.  As firn_block_read. */
 int firn_chunk_decode(struct firn_block_reader *r, const struct firn_packfile *p, const struct firn_chunk *c,
 		      uint32_t number, const void **ret);
