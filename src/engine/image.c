@@ -270,14 +270,38 @@ out:
 	return err;
 }
 
+static void *close_pack(void *arg)
+{
+	close((int)(intptr_t)arg);
+	return NULL;
+}
+
+/* The last close of a deleted file gives its space back, and with discard that takes its time: nobody waits
+ * for it. */
+static void close_aside(int fd)
+{
+	pthread_attr_t attr;
+	pthread_t thread;
+	int err;
+
+	pthread_attr_init(&attr);
+	pthread_attr_setdetachstate(&attr, PTHREAD_CREATE_DETACHED);
+	pthread_attr_setstacksize(&attr, 65536);
+	err = pthread_create(&thread, &attr, close_pack, (void *)(intptr_t)fd);
+	pthread_attr_destroy(&attr);
+	if (err)
+		close(fd);
+}
+
 void firn_pack_unref(struct firn_pack_ref *p)
 {
 	if (!p || --p->users)
 		return;
-	firn_fd_close(&p->file.fd);
 	munmap(p->file.m, p->memory_bytes);
 	firn_sys.unlink(p->path);
 	firn_sys.unlink(p->memory_path);
+	if (p->file.fd >= 0)
+		close_aside(p->file.fd);
 	free(p);
 }
 

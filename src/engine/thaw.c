@@ -3,7 +3,7 @@
  * Thaw: let the target run, stream back what is missing in the order of the pack while the pagers answer
  * faults first, and when nothing is missing any more take everything of ours away.
  */
-#include "engine/internal.h"
+#include "engine/stream.h"
 
 #include <errno.h>
 #include <stdio.h>
@@ -169,6 +169,15 @@ static bool missing(struct firn_target *t)
 	return r;
 }
 
+static void count(void *arg, uint64_t pages)
+{
+	struct stream *s = arg;
+
+	s->done = pages;
+	if (s->o->progress)
+		s->o->progress(s->o->arg, "thaw", s->done, s->total);
+}
+
 static int bring_back(struct stream *s)
 {
 	struct firn_armed *a = &s->t->armed;
@@ -187,12 +196,16 @@ static int bring_back(struct stream *s)
 	}
 	firn_link_count(&a->link, &c);
 	s->total = c.pages[FIRN_PAGE_EVICTED] + c.pages[FIRN_PAGE_FILL];
-	/* A change of layout may move pages past the walker: until nothing is missing, again. */
+	err = firn_stream_back(s->en, s->t, &s->reader, count, s);
+	/* What it left, and what is in no block.  A change of layout may move pages past the walker: until
+	 * nothing is missing, again. */
 	s->holding = true;
-	do {
+	while (err != -ESRCH) {
 		err = pass(s);
 		s->holding = false;
-	} while (!err && missing(s->t) && !firn_target_ended(s->t));
+		if (err || !missing(s->t) || firn_target_ended(s->t))
+			break;
+	}
 	firn_armed_count_reads(a, &s->reader);
 	explicit_bzero(s->page, s->en->page_size);
 	free(s->page);
