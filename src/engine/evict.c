@@ -278,6 +278,8 @@ int firn_engine_evict(struct firn_engine *en, pid_t pid, const struct firn_evict
 	j->report = ret;
 	j->e = &ret->err;
 	j->pagemap.fd = -1;
+	pthread_mutex_init(&j->lock, NULL);
+	pthread_cond_init(&j->moved, NULL);
 	j->started = j->clock = firn_sys.clock_ns();
 	ret->err.pid = pid;
 
@@ -294,6 +296,8 @@ int firn_engine_evict(struct firn_engine *en, pid_t pid, const struct firn_evict
 		goto out;
 	}
 	err = firn_store_check(en->config.store_dir, &ret->err);
+	if (!err && !o->dry_run)
+		err = firn_slice_prepare(j);
 	if (!err)
 		err = firn_plan_make(en, pid, o, &j->plan, &ret->err);
 	if (err || o->dry_run) {
@@ -317,6 +321,7 @@ int firn_engine_evict(struct firn_engine *en, pid_t pid, const struct firn_evict
 		err = run(j);
 	finish(j, err);
 out:
+	firn_slice_close_pack(j);
 	pthread_mutex_unlock(&en->builder_lock);
 	free(j);
 	return err;

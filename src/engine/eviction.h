@@ -109,7 +109,9 @@ int firn_order_rest(struct firn_eviction *j, const struct firn_slice *s);
 
 /* --- slice.c --- */
 
-/* Make the pack, its builder and the threads that serve it.  In the plan.  Returns 0, or -errno with *j->e. */
+/* Begin to make buffers and threads, beside the plan.  Returns 0, or -errno with *j->e. */
+int firn_slice_prepare(struct firn_eviction *j);
+/* Make the pack, and see that what it needs was made.  In the plan.  Returns 0, or -errno with *j->e. */
 int firn_slice_open_pack(struct firn_eviction *j);
 /*
  * Evict everything that was walked, slice by slice: gather, write, arm, drop.  While a slice is armed and
@@ -119,7 +121,7 @@ int firn_slice_open_pack(struct firn_eviction *j);
  * Afterwards nothing reads the target any more.
  */
 int firn_slices_evict(struct firn_eviction *j);
-/* End what serves the builder, and the builder.  Whatever open_pack made. */
+/* End what serves the builder, and the builder: whatever there is of them.  May be called again. */
 void firn_slice_close_pack(struct firn_eviction *j);
 
 #endif

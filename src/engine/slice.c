@@ -414,8 +414,10 @@ static unsigned int count_cores(void)
 	return n < (int)FIRN_BUILDER_WORKERS_MAX ? (unsigned int)n : FIRN_BUILDER_WORKERS_MAX;
 }
 
-int firn_slice_open_pack(struct firn_eviction *j)
+/* On the gatherer. */
+static int open_builder(void *arg)
 {
+	struct firn_eviction *j = arg;
 	struct firn_builder_config config = {
 		.page_size = j->en->page_size,
 		.cipher = j->en->config.cipher,
@@ -425,6 +427,25 @@ int firn_slice_open_pack(struct firn_eviction *j)
 		.ops = { .read = read_target, .write = write_pack, .run = run_workers },
 		.ctx = j,
 	};
+	int err = firn_workers_open(&j->workers, config.workers);
+
+	return err ? err : firn_builder_open(&j->builder, &config);
+}
+
+int firn_slice_prepare(struct firn_eviction *j)
+{
+	int err = firn_lane_open(&j->gatherer);
+
+	if (!err)
+		err = firn_lane_open(&j->writer);
+	if (err)
+		return firn_err_set(j->e, FIRN_EXIT_FAILED, -err, "no-memory", "no memory to begin");
+	firn_lane_begin(j->gatherer, open_builder, j);
+	return 0;
+}
+
+int firn_slice_open_pack(struct firn_eviction *j)
+{
 	struct firn_builder_pack pack = { .pid = j->t->pid, .start_time = j->t->image->start_time };
 	struct timespec ts;
 	char boot[64];
@@ -435,15 +456,7 @@ int firn_slice_open_pack(struct firn_eviction *j)
 				   FIRN_FILLS_MAX / 16, j->e);
 	if (err)
 		return err;
-	pthread_mutex_init(&j->lock, NULL);
-	pthread_cond_init(&j->moved, NULL);
-	err = firn_workers_open(&j->workers, config.workers);
-	if (!err)
-		err = firn_lane_open(&j->gatherer);
-	if (!err)
-		err = firn_lane_open(&j->writer);
-	if (!err)
-		err = firn_builder_open(&j->builder, &config);
+	err = firn_lane_wait(j->gatherer);
 	if (err)
 		return firn_err_set(j->e, FIRN_EXIT_FAILED, -err, "no-memory", "no memory for a pack's buffers (%s)",
 				    strerror(-err));
@@ -474,4 +487,7 @@ void firn_slice_close_pack(struct firn_eviction *j)
 	firn_lane_close(j->writer);
 	firn_workers_close(j->workers);
 	firn_builder_close(j->builder);
+	j->gatherer = j->writer = NULL;
+	j->workers = NULL;
+	j->builder = NULL;
 }

@@ -231,28 +231,40 @@ static void add_page(struct firn_eviction *j, uint64_t address, struct firn_rang
 	j->total_pages++;
 }
 
-static int walk_mapping(struct firn_eviction *j, struct firn_range m)
+/* The pages of @run, which lies in mapping @m. */
+static int walk_run(struct firn_eviction *j, struct firn_range m, struct firn_range run)
 {
-	uint64_t words[512], page = j->en->page_size;
+	const uint64_t wanted = FIRN_PM_PRESENT | FIRN_PM_EXCLUSIVE;
+	uint64_t *words = (uint64_t *)(void *)j->buffer, page = j->en->page_size;
+
+	for (uint64_t a = run.start; a < run.end;) {
+		size_t n = (size_t)firn_min_u64((run.end - a) / page, FIRN_SCRATCH_PAGES * page / sizeof(*words));
+		int r = firn_pagemap_read(&j->pagemap, a, words, n);
+
+		if (r)
+			return r;
+		for (size_t k = 0; k < n; k++, a += page) {
+			/* Shared with another process, or not there after all: not ours to evict. */
+			if ((words[k] & (wanted | FIRN_PM_FILE)) == wanted && !is_kept(j, a))
+				add_page(j, a, m);
+		}
+	}
+	return 0;
+}
+
+/* @resident: bytes of the mapping. */
+static int walk_mapping(struct firn_eviction *j, struct firn_range m, uint64_t resident)
+{
 	struct firn_range run;
 	int r;
 
+	/* Where most pages are there, looking for holes first costs more than it saves. */
+	if (resident >= (m.end - m.start) / 2)
+		return walk_run(j, m, m);
 	for (uint64_t at = m.start; (r = firn_pagemap_next(&j->pagemap, m, at, &run)) > 0; at = run.end) {
-		for (uint64_t a = run.start; a < run.end;) {
-			size_t n = (size_t)firn_min_u64((run.end - a) / page, ARRAY_SIZE(words));
-
-			r = firn_pagemap_read(&j->pagemap, a, words, n);
-			if (r)
-				return r;
-			for (size_t k = 0; k < n; k++, a += page) {
-				/* Shared with another process, or not there after all: not ours to evict. */
-				if ((words[k] & (FIRN_PM_PRESENT | FIRN_PM_EXCLUSIVE)) !=
-					    (FIRN_PM_PRESENT | FIRN_PM_EXCLUSIVE) ||
-				    is_kept(j, a))
-					continue;
-				add_page(j, a, m);
-			}
-		}
+		r = walk_run(j, m, run);
+		if (r)
+			return r;
 	}
 	return r;
 }
@@ -283,7 +295,7 @@ int firn_walk(struct firn_eviction *j)
 		struct firn_range span = { m.start, m.end };
 
 		if (m.why == FIRN_VMA_OK && m.anon_bytes && m.start != j->t->image->inject.scratch)
-			err = walk_mapping(j, span);
+			err = walk_mapping(j, span, m.anon_bytes);
 	}
 	firn_vmas_close(&v);
 	return err ? err : r;

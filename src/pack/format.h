@@ -3,10 +3,9 @@
  * The pack on disk: what docs/pack-format.md says, as C.  Structures and constants only; all
  * numbers are little endian and so are the hosts that Firn runs on.
  *
- *   header (4096) | slice | slice | ... | index | zeros to 4096 | footer (4096)
+ *   header (4096) | blocks at 16-byte aligned offsets | index | zeros to 4096 | footer (4096)
  *
- * A slice is blocks at 16-byte aligned offsets, zero padded to 4096.  The footer is written last: a
- * pack without one was never finished.
+ * The footer is written last: a pack without one was never finished.
  */
 #ifndef FIRN_PACK_FORMAT_H
 #define FIRN_PACK_FORMAT_H
@@ -22,7 +21,7 @@
 #define FIRN_PACK_MAGIC "FIRNPACK"      /* 8 bytes, no NUL */
 #define FIRN_FOOTER_MAGIC "FIRNFOOT"
 #define FIRN_PACK_VERSION 1u
-#define FIRN_PACK_ALIGN 4096u           /* of the header, slices, the footer and every write */
+#define FIRN_PACK_ALIGN 4096u           /* of the header, the footer and every write */
 #define FIRN_BLOCK_ALIGN 16u            /* of a block's offset */
 #define FIRN_BLOCK_PAGES 16u            /* OS pages of raw data in a full block */
 #define FIRN_TAG_BYTES 16u              /* after the stored bytes of each block and index piece */
