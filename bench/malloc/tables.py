@@ -42,6 +42,11 @@ class Results:
     def names(self, section, key):
         return list(dict.fromkeys(r[key] for r in self.records if r["section"] == section))
 
+    def rounds(self):
+        """{section: how many}"""
+        return {s: max(r["round"] for r in self.records if r["section"] == s)
+                for s in dict.fromkeys(r["section"] for r in self.records)}
+
     def throughput(self):
         s = "throughput"
         programs, names = self.names(s, "workload"), self.names(s, "allocator")
