@@ -3,6 +3,7 @@
 
 Each point must be reached by some verb, or the list is not covered: the last test sees to that.
 """
+import os
 import subprocess
 
 import pytest
@@ -133,6 +134,29 @@ def test_working_set(firn, victims, point):
         assert result.code == 0, result
         v.cmd("verify")
         assert_no_trace(firn, v.pid)
+
+
+@pytest.mark.parametrize("verb", ["freeze", "evict"])
+@pytest.mark.parametrize("point", [p for p in POINTS if p.startswith("move")])
+def test_moved(firn, victims, point, verb):
+    """A pack moves from memory to the store: at each step one file is whole, and the successor deletes the other."""
+    v = victims("heap", "--mib", 24)
+    firn.start(FIRN_KILL_AT=point)
+    result = firn.run(verb, v.pid, "--place=ram,store", "--after=0")
+    assert result.code in (0, harness.NO_AGENT), result
+    firn.agent_died()
+    assert died(firn, point, "move")
+    v.send("touch-order")
+    assert v.silent(0.1) or verb == "evict"
+    firn.start(FIRN_SLEEP_AT="move.piece:1000")     # or it would be moved again at once
+    place = "store" if point in ("move.said", "move.changed") else "ram"
+    in_ram = [n for n in os.listdir(os.path.join(firn.runtime, "private")) if n.endswith(".pack")]
+    assert firn.show(v.pid)["pack"]["place"] == place
+    assert place == "ram" or (in_ram == [] and len(firn.packs()) == 1)
+    assert place == "store" or len(in_ram) == 1
+    firn.thaw(v.pid)
+    v.reply()
+    recover(firn, v)
 
 
 FORKED = [p for p in POINTS if p.startswith(("thaw", "fork", "fault", "pager", "inject.munmap", "inject.close"))]

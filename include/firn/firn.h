@@ -102,6 +102,7 @@ struct firn_target {
 		int code;
 		const char *reason, *message;
 	} error;
+	const char *place; /* of the pack: store ram */
 };
 
 /* How far a call is. */
@@ -149,6 +150,8 @@ FIRN_API void firn_on_progress(struct firn_client *client,
 
 #define FIRN_DRY_RUN 1u /* say what would happen, change nothing */
 #define FIRN_ALL 2u     /* thaw: every target; then no selector is given */
+#define FIRN_IN_RAM 4u  /* freeze, evict: keep the packs in memory, compressed, not in the store */
+#define FIRN_MOVE 8u    /* with FIRN_IN_RAM: until they are moved there, see firn_move_after() */
 
 /*
  * Freeze: stop the targets and write their memory to the store.  Evict: the same, but they may run
@@ -166,6 +169,10 @@ FIRN_API int firn_evict(struct firn_client *client, const struct firn_selector *
 FIRN_API int firn_thaw(struct firn_client *client, const struct firn_selector *targets,
 		       size_t count, unsigned int flags, struct firn_result **ret,
 		       struct firn_error *error);
+
+/* Packs of FIRN_MOVE go from memory to the store @seconds after the eviction, or earlier when memory is short;
+ * 300 where this is not called, at most a year.  For the calls that follow. */
+FIRN_API void firn_move_after(struct firn_client *client, unsigned int seconds);
 
 /* All targets the agent holds; one of them (FIRN_NOT_FOUND where it does not hold it).  The caller
  * frees *@ret. */

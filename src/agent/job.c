@@ -150,6 +150,9 @@ static void *run(void *arg)
 		.client = job->client,
 		.uid = job->uid,
 		.gid = job->gid,
+		.ram = job->ram,
+		.move = job->move,
+		.after_s = job->after_s,
 		.progress = progress,
 		.arg = job,
 	};

@@ -34,6 +34,8 @@ struct firn_job {
 	uint64_t connection;
 	enum firn_method method;     /* FREEZE, EVICT or THAW */
 	bool all, dry_run, more;
+	bool ram, move;              /* see struct firn_evict_options */
+	uint32_t after_s;
 	uid_t uid;
 	gid_t gid;
 	pid_t client;

@@ -4,6 +4,8 @@
 #include <stdio.h>
 
 #include "pack/codec.h"
+#include "proto/interface.h"
+#include "transfer/packfile.h"
 
 static void put(struct json_object *o, const char *key, uint64_t v)
 {
@@ -65,6 +67,9 @@ struct json_object *firn_json_report(const struct firn_report *r)
 
 	if (r->generation) {
 		put_text(pack, "path", r->pack_path);
+		put_text(pack, "place", r->in_ram ? FIRN_PACK_PLACE_RAM : FIRN_PACK_PLACE_STORE);
+		if (r->in_ram && r->move_after_s != FIRN_PACK_STAYS)
+			put(pack, "moveAfter", r->move_after_s);
 		put(pack, "bytes", r->pack_bytes);
 		put(pack, "raw", r->pack_raw_bytes);
 		put(pack, "blocks", r->blocks);

@@ -16,6 +16,7 @@
 #include "base/fd.h"
 #include "base/log.h"
 #include "proto/frame.h"
+#include "proto/interface.h"
 #include "sys/sys.h"
 
 #define MAX_CONNECTIONS 256u
@@ -177,6 +178,32 @@ static bool get_flag(struct json_object *o, const char *key)
 	return o && json_object_object_get_ex(o, key, &v) && json_object_get_boolean(v);
 }
 
+/* Where the packs are to be.  False: it makes no sense. */
+static bool get_place(struct json_object *o, struct firn_job *job)
+{
+	struct json_object *place, *after;
+	const char *text;
+	int64_t seconds;
+
+	job->after_s = FIRN_MOVE_AFTER_S;
+	if (!o)
+		return true;
+	if (json_object_object_get_ex(o, "place", &place)) {
+		text = json_object_get_string(place);
+		job->move = text && !strcmp(text, FIRN_PACK_PLACE_RAM_STORE);
+		job->ram = job->move || (text && !strcmp(text, FIRN_PACK_PLACE_RAM));
+		if (!job->ram && (!text || strcmp(text, FIRN_PACK_PLACE_STORE)))
+			return false;
+	}
+	if (json_object_object_get_ex(o, "after", &after)) {
+		seconds = json_object_get_int64(after);
+		if (!job->move || !json_object_is_type(after, json_type_int) || seconds < 0 || seconds > FIRN_MOVE_AFTER_MAX_S)
+			return false;
+		job->after_s = (uint32_t)seconds;
+	}
+	return true;
+}
+
 static bool start_job(struct server *s, struct firn_job *job)
 {
 	job->jobs = &s->jobs;
@@ -212,6 +239,10 @@ static void change(struct server *s, struct connection *c, enum firn_method meth
 	job->client = c->peer.pid;
 	if (job->all && job->uid) {
 		reply_failed(s, c, FIRN_EXIT_NOT_PERMITTED, "not-permitted", "only root thaws all: name your own targets");
+		goto out;
+	}
+	if (method != FIRN_CALL_THAW && !get_place(parameters, job)) {
+		reply_text_error(s, c, FIRN_ERROR_INVALID_PARAMETER, "parameter", "place");
 		goto out;
 	}
 	if (parameters)
@@ -269,6 +300,7 @@ static void list(struct server *s, struct connection *c)
 
 	firn_engine_each(s->config.engine, list_one, &l);
 	json_object_object_add(p, "targets", l.targets);
+	json_object_object_add(p, "ramBytes", json_object_new_int64((int64_t)firn_engine_ram_bytes(s->config.engine)));
 	reply(s, c, p);
 }
 
@@ -592,6 +624,7 @@ int firn_server_run(const struct firn_server_config *config)
 			firn_log("the keeper ended: process %d takes its place%s%s", config->keeper->pid,
 				 err ? "; its file cannot be written: " : "", err ? strerror(-err) : "");
 		}
+		firn_engine_move_packs(config->engine);
 		if (may_end(&s, firn_engine_reap(config->engine)))
 			break;
 	}

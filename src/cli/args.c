@@ -20,6 +20,8 @@ enum {
 	TREE = 8,
 	PIDS = 16,    /* takes PIDs */
 	ONE_PID = 32, /* exactly one */
+	PLACE = 64,   /* these two take a value */
+	AFTER = 128,
 };
 
 static const struct {
@@ -27,8 +29,8 @@ static const struct {
 	const char *name;
 	unsigned int takes;
 } verbs[] = {
-	{ FIRN_VERB_FREEZE, "freeze", JSON | DRY_RUN | TREE | PIDS },
-	{ FIRN_VERB_EVICT, "evict", JSON | DRY_RUN | TREE | PIDS },
+	{ FIRN_VERB_FREEZE, "freeze", JSON | DRY_RUN | TREE | PIDS | PLACE | AFTER },
+	{ FIRN_VERB_EVICT, "evict", JSON | DRY_RUN | TREE | PIDS | PLACE | AFTER },
 	{ FIRN_VERB_THAW, "thaw", JSON | DRY_RUN | TREE | PIDS | ALL },
 	{ FIRN_VERB_LIST, "list", JSON },
 	{ FIRN_VERB_SHOW, "show", JSON | PIDS | ONE_PID },
@@ -44,12 +46,14 @@ static const struct {
 	{ "--dry-run", DRY_RUN },
 	{ "--all", ALL },
 	{ "--tree", TREE },
+	{ "--place", PLACE },
+	{ "--after", AFTER },
 };
 
 static const char *const later_verbs[] = { "explain",     "run",  "priority", "reclaim",
 					   "consolidate", "peek", "core",     "map",
 					   "stats",       "top",  "monitor",  "config" };
-static const char *const later_options[] = { "--wake", "--kind", "--place", "--cgroup",
+static const char *const later_options[] = { "--wake", "--kind", "--cgroup",
 					     "--unit", "--name", "--force" };
 
 const char *firn_verb_name(enum firn_verb verb)
@@ -171,6 +175,36 @@ static int add_target(struct firn_args *a, const char *word, enum firn_select wh
 	return FIRN_OK;
 }
 
+static int take_place(struct firn_args *a, const char *word)
+{
+	char shown[64];
+
+	a->move = strcmp(word, "ram,store") == 0;
+	a->ram = a->move || strcmp(word, "ram") == 0;
+	if (a->ram || strcmp(word, "store") == 0)
+		return FIRN_OK;
+	firn_print_escaped(shown, sizeof(shown), word, 40);
+	return usage(a, "'%s' is no place: ram, store, or ram,store", shown);
+}
+
+static int take_after(struct firn_args *a, const char *word)
+{
+	enum {
+		YEAR = 365 * 86400
+	};
+	const char *p;
+	char shown[64];
+	long n = 0;
+
+	for (p = word; *p >= '0' && *p <= '9' && n <= YEAR; p++)
+		n = n * 10 + (*p - '0');
+	a->after = n;
+	if (p > word && !*p && n <= YEAR)
+		return FIRN_OK;
+	firn_print_escaped(shown, sizeof(shown), word, 40);
+	return usage(a, "'%s' is no number of seconds up to a year: give one, as in --after=300", shown);
+}
+
 /* An option: @value is what follows its '=', or NULL; @next the next word, or NULL.  *@ret_used:
  * @next was taken. */
 static int take_option(struct firn_args *a, unsigned int takes, unsigned int *given,
@@ -203,11 +237,19 @@ static int take_option(struct firn_args *a, unsigned int takes, unsigned int *gi
 		}
 		return add_target(a, value, FIRN_SELECT_TREE);
 	}
-	if (value)
-		return usage(a, "%s takes no value: leave out '=' and what follows", name);
 	if (*given & flag)
 		return usage(a, "%s is given twice: give it once", name);
 	*given |= flag;
+	if (flag & (PLACE | AFTER)) {
+		*ret_used = !value;
+		if (!value && !next)
+			return usage(a, flag == PLACE ? "--place lacks its value: ram, store, or ram,store"
+						      : "--after lacks its seconds: give them, as in --after=300");
+		value = value ? value : next;
+		return flag == PLACE ? take_place(a, value) : take_after(a, value);
+	}
+	if (value)
+		return usage(a, "%s takes no value: leave out '=' and what follows", name);
 	return FIRN_OK;
 }
 
@@ -256,6 +298,8 @@ static int parse_words(struct firn_args *a, unsigned int takes, int argc, char *
 	a->json = given & JSON;
 	a->dry_run = given & DRY_RUN;
 	a->all = given & ALL;
+	if (a->after >= 0 && !a->move)
+		return usage(a, "--after belongs to --place=ram,store: give both");
 	if (a->all && a->count)
 		return usage(a, "--all and a target exclude each other: give one of them");
 	if (takes & PIDS && !a->count && !a->all)
@@ -272,7 +316,7 @@ int firn_args_parse(int argc, char *const *argv, struct firn_args *a)
 	unsigned int takes;
 	const char *word;
 
-	*a = (struct firn_args){ 0 };
+	*a = (struct firn_args){ .after = -1 };
 	if (argc < 2)
 		return usage(a, "no verb: see firn --help");
 	word = argv[1];

@@ -24,6 +24,8 @@ struct firn_args {
 	enum firn_verb verb;
 	enum firn_verb topic; /* of help, or NONE */
 	bool json, dry_run, all;
+	bool ram, move;    /* --place=ram; =ram,store */
+	long after;        /* seconds, or -1: not given */
 	struct firn_selector *targets; /* freed by firn_args_done() */
 	size_t count;
 	char error[256]; /* what is wrong: what to do */

@@ -43,17 +43,23 @@ static const char help_main[] =
 "Exit status: 0 done, 1 failed, 2 usage, 3 no such target, 4 refused, 5 not permitted,\n"
 "6 no agent, 7 store, 8 kernel, 9 pages lost, 10 some of several targets failed.\n";
 
+#define PLACES \
+"\n" \
+"--place=store: to the store (default).  ram: keep it in memory, compressed.  ram,store: keep it\n" \
+"there and move it to the store 300 s later, or so many as --after=SECONDS says, or when memory\n" \
+"is short.\n"
+
 static const char help_freeze[] =
-"usage: firn freeze [--dry-run] [--json] PID... [--tree PID]...\n"
+"usage: firn freeze [--dry-run] [--json] [--place PLACE] PID... [--tree PID]...\n"
 "\n"
 "Stop the targets, write their private memory to the store and give its RAM back.  They stay\n"
-"stopped until firn thaw.  --tree PID: a process and its descendants.\n";
+"stopped until firn thaw.  --tree PID: a process and its descendants.\n" PLACES;
 
 static const char help_evict[] =
-"usage: firn evict [--dry-run] [--json] PID... [--tree PID]...\n"
+"usage: firn evict [--dry-run] [--json] [--place PLACE] PID... [--tree PID]...\n"
 "\n"
 "Write the targets' private memory to the store and give its RAM back, but let them run: what\n"
-"they touch comes back by itself.  --tree PID: a process and its descendants.\n";
+"they touch comes back by itself.  --tree PID: a process and its descendants.\n" PLACES;
 
 static const char help_thaw[] =
 "usage: firn thaw [--dry-run] [--json] PID... [--tree PID]... | --all\n"
@@ -65,7 +71,7 @@ static const char help_list[] =
 "usage: firn list [--json]\n"
 "\n"
 "What is frozen or evicted.  TAKEN: memory that was evicted; OUT: what of it is not\n"
-"in RAM now; PACK: what it takes in the store.\n";
+"in RAM now; PACK: what it takes in its PLACE, the store or memory.\n";
 static const char help_show[] =
 "usage: firn show [--json] PID\n"
 "\n"
@@ -248,7 +254,8 @@ static int do_change(const struct firn_args *a)
 	struct firn_client *client;
 	struct firn_result *result = NULL;
 	struct firn_error e;
-	unsigned int flags = (a->dry_run ? FIRN_DRY_RUN : 0) | (a->all ? FIRN_ALL : 0);
+	unsigned int flags = (a->dry_run ? FIRN_DRY_RUN : 0) | (a->all ? FIRN_ALL : 0) | (a->ram ? FIRN_IN_RAM : 0) |
+			     (a->move ? FIRN_MOVE : 0);
 	int r;
 
 	r = firn_connect(&client, FIRN_CONNECT_START, &e);
@@ -256,6 +263,8 @@ static int do_change(const struct firn_args *a)
 		return failed(a, &e);
 	if (is_terminal(STDERR_FILENO))
 		firn_on_progress(client, show_progress, &line);
+	if (a->after >= 0)
+		firn_move_after(client, (unsigned int)a->after);
 	if (a->verb == FIRN_VERB_FREEZE)
 		r = firn_freeze(client, a->targets, a->count, flags, &result, &e);
 	else if (a->verb == FIRN_VERB_EVICT)

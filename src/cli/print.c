@@ -170,8 +170,8 @@ void firn_print_done(FILE *out, const char *verb, bool dry_run, const struct fir
 				plural(t->io.read_calls));
 	} else {
 		if (t->pack.bytes >= 0)
-			fprintf(out, ", pack %s",
-				firn_print_size(a, sizeof(a), (double)t->pack.bytes));
+			fprintf(out, ", pack %s%s", firn_print_size(a, sizeof(a), (double)t->pack.bytes),
+				t->place && strcmp(t->place, "ram") == 0 ? " in RAM" : "");
 		if (t->ratio >= 0)
 			fprintf(out, " (ratio %.1f)", t->ratio);
 		if (t->io.write_calls >= 0)
@@ -198,15 +198,16 @@ void firn_print_list(FILE *out, const struct firn_result *result, int64_t now_ms
 		fprintf(out, "nothing found: no process is frozen or evicted\n");
 		return;
 	}
-	fprintf(out, "%7s  %-15s  %-8s  %6s  %8s  %8s  %8s  %5s\n", "PID", "NAME", "STATE", "AGE",
-		"TAKEN", "OUT", "PACK", "RATIO");
+	fprintf(out, "%7s  %-15s  %-8s  %6s  %8s  %8s  %8s  %5s  %s\n", "PID", "NAME", "STATE", "AGE",
+		"TAKEN", "OUT", "PACK", "RATIO", "PLACE");
 	for (size_t i = 0; i < firn_result_count(result); i++) {
 		const struct firn_target *t = firn_result_target(result, i);
 		const char *on = colour ? state_colour(t) : "", *off = *on ? "\033[0m" : "";
-		char comm[64], state[16], age[16], taken[16], gone[16], pack[16], ratio[16] = "-";
+		char comm[64], state[16], age[16], taken[16], gone[16], pack[16], ratio[16] = "-", place[16];
 		int width = firn_print_escaped(comm, sizeof(comm), t->comm ? t->comm : "-", 15);
 
 		firn_print_escaped(state, sizeof(state), t->state ? t->state : "-", 8);
+		firn_print_escaped(place, sizeof(place), t->place ? t->place : "-", 8);
 		if (t->ratio >= 0)
 			snprintf(ratio, sizeof(ratio), "%.1f", t->ratio);
 		firn_print_age(age, sizeof(age),
@@ -217,8 +218,8 @@ void firn_print_list(FILE *out, const struct firn_result *result, int64_t now_ms
 		firn_print_size(taken, sizeof(taken), taken_bytes(t));
 		firn_print_size(gone, sizeof(gone), out_bytes(t));
 		firn_print_size(pack, sizeof(pack), (double)t->pack.bytes);
-		fprintf(out, "%7d  %s%*s  %s%-8s%s  %6s  %8s  %8s  %8s  %5s\n", (int)t->pid, comm,
-			15 - width, "", on, state, off, age, taken, gone, pack, ratio);
+		fprintf(out, "%7d  %s%*s  %s%-8s%s  %6s  %8s  %8s  %8s  %5s  %s\n", (int)t->pid, comm,
+			15 - width, "", on, state, off, age, taken, gone, pack, ratio, place);
 	}
 	for (size_t i = 0; i < firn_result_count(result); i++) {
 		const struct firn_target *t = firn_result_target(result, i);
@@ -286,7 +287,7 @@ static void show_pack(FILE *out, const struct firn_target *t)
 	if (t->pack.path) {
 		firn_print_escaped(text, sizeof(text), t->pack.path, 400);
 		label(out, "pack");
-		fprintf(out, "%s\n", text);
+		fprintf(out, "%s%s\n", text, t->place && strcmp(t->place, "ram") == 0 ? " (in RAM)" : "");
 	}
 	if (t->pack.bytes < 0)
 		return;

@@ -15,6 +15,7 @@ struct firn_client {
 	int fd;                  /* the connected socket, non-blocking */
 	int pidfd;               /* the agent; -1 where it is in another PID namespace */
 	pid_t pid;               /* the agent, or 0 */
+	int64_t move_after_s;    /* FIRN_UNKNOWN: the agent's default */
 	bool broken;             /* the stream has lost its meaning: no call any more */
 	struct firn_frame_in in; /* its buffer is ours */
 	void (*progress)(void *arg, const struct firn_progress *progress);

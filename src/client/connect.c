@@ -430,6 +430,7 @@ FIRN_API int firn_connect(struct firn_client **ret, unsigned int flags, struct f
 	}
 	firn_frame_in_init(&c->in, buffer, FIRST_BUFFER_BYTES);
 	c->fd = c->pidfd = -1;
+	c->move_after_s = FIRN_UNKNOWN;
 	for (;;) {
 		int r = FIRN_OK;
 

@@ -8,6 +8,8 @@
 #include "client/client.h"
 #include "proto/interface.h"
 
+#define EVICT_FLAGS (FIRN_DRY_RUN | FIRN_IN_RAM | FIRN_MOVE)
+
 /* The strings of a target point into the JSON. */
 struct firn_result {
 	struct json_object *json;
@@ -76,6 +78,7 @@ static void fill(struct firn_target *t, struct json_object *o)
 	t->pages.lost = get_number(pages, "lost");
 
 	t->pack.path = get_string(pack, "path");
+	t->place = get_string(pack, "place");
 	t->pack.cipher = get_string(pack, "cipher");
 	t->pack.codec = get_string(pack, "codec");
 	t->pack.bytes = get_number(pack, "bytes");
@@ -207,7 +210,8 @@ static int change(struct firn_client *c, const char *method, const struct firn_s
 	bool whole = flags & FIRN_ALL, built;
 
 	*ret = NULL;
-	if (flags & ~allowed || (whole ? count != 0 : count == 0))
+	if (flags & ~allowed || (whole ? count != 0 : count == 0) ||
+	    (flags & FIRN_MOVE && !(flags & FIRN_IN_RAM)))
 		return firn_client_fail(e, FIRN_USAGE, "usage",
 					"no target, or a flag that does not fit");
 	for (size_t i = 0; i < count; i++) {
@@ -220,7 +224,13 @@ static int change(struct firn_client *c, const char *method, const struct firn_s
 	built = parameters &&
 		(whole ? add(parameters, "all", json_object_new_boolean(1))
 		       : add(parameters, "targets", selectors(targets, count))) &&
-		(!(flags & FIRN_DRY_RUN) || add(parameters, "dryRun", json_object_new_boolean(1)));
+		(!(flags & FIRN_DRY_RUN) || add(parameters, "dryRun", json_object_new_boolean(1))) &&
+		(!(flags & FIRN_IN_RAM) ||
+		 add(parameters, "place",
+		     json_object_new_string(flags & FIRN_MOVE ? FIRN_PACK_PLACE_RAM_STORE
+							      : FIRN_PACK_PLACE_RAM))) &&
+		(!(flags & FIRN_MOVE) || c->move_after_s < 0 ||
+		 add(parameters, "after", json_object_new_int64(c->move_after_s)));
 	if (!built) {
 		json_object_put(parameters);
 		return firn_client_fail_memory(e);
@@ -232,14 +242,14 @@ FIRN_API int firn_freeze(struct firn_client *client, const struct firn_selector 
 			 size_t count, unsigned int flags, struct firn_result **ret,
 			 struct firn_error *error)
 {
-	return change(client, FIRN_METHOD_FREEZE, targets, count, flags, FIRN_DRY_RUN, ret, error);
+	return change(client, FIRN_METHOD_FREEZE, targets, count, flags, EVICT_FLAGS, ret, error);
 }
 
 FIRN_API int firn_evict(struct firn_client *client, const struct firn_selector *targets,
 			size_t count, unsigned int flags, struct firn_result **ret,
 			struct firn_error *error)
 {
-	return change(client, FIRN_METHOD_EVICT, targets, count, flags, FIRN_DRY_RUN, ret, error);
+	return change(client, FIRN_METHOD_EVICT, targets, count, flags, EVICT_FLAGS, ret, error);
 }
 
 FIRN_API int firn_thaw(struct firn_client *client, const struct firn_selector *targets,
@@ -248,6 +258,11 @@ FIRN_API int firn_thaw(struct firn_client *client, const struct firn_selector *t
 {
 	return change(client, FIRN_METHOD_THAW, targets, count, flags, FIRN_DRY_RUN | FIRN_ALL, ret,
 		      error);
+}
+
+FIRN_API void firn_move_after(struct firn_client *client, unsigned int seconds)
+{
+	client->move_after_s = seconds;
 }
 
 FIRN_API int firn_list(struct firn_client *client, struct firn_result **ret,

@@ -47,6 +47,10 @@ int firn_engine_open(struct firn_engine **ret, const struct firn_engine_config *
 
 void firn_engine_close(struct firn_engine *en)
 {
+	pthread_mutex_lock(&en->lock);
+	while (en->moving)
+		pthread_cond_wait(&en->changed, &en->lock);
+	pthread_mutex_unlock(&en->lock);
 	firn_pager_stop(en->pager);
 	firn_fd_close(&en->uffd_device);
 	pthread_mutex_destroy(&en->lock);

@@ -53,6 +53,8 @@ struct firn_report {
 	struct firn_link_counts counts;
 	uint64_t generation, pack_bytes, pack_raw_bytes, duplicates;
 	uint32_t blocks, cipher;
+	bool in_ram;                 /* the pack is in memory, not in the store */
+	uint32_t move_after_s;       /* and goes to the store after so long; FIRN_PACK_STAYS */
 	char pack_path[512];
 	uint64_t write_calls, write_bytes, read_calls, read_bytes, blocks_read, faults, lost;
 	uint64_t fault_p50_ns, fault_p99_ns, fault_max_ns;
@@ -104,6 +106,9 @@ struct firn_evict_options {
 	pid_t client;                /* neither it nor an ancestor of it is touched */
 	uid_t uid;                   /* who asks: looked at again when the target is stopped */
 	gid_t gid;
+	bool ram;                    /* keep the pack in memory, not in the store; */
+	bool move;                   /* with ram: until it is moved there, */
+	uint32_t after_s;            /* after so many seconds; or to begin with, where there is no room in memory */
 	void (*progress)(void *arg, const char *phase, uint64_t done, uint64_t total);
 	void *arg;
 };
@@ -129,6 +134,14 @@ int firn_engine_show(struct firn_engine *en, pid_t pid, struct firn_report *ret)
 /* Forget targets that have ended (or run another program now).  Cheap; call when idle.  Returns how many
  * targets are left. */
 unsigned int firn_engine_reap(struct firn_engine *en);
+
+/*
+ * Move the packs that are due from memory to the store, one after the other, on a thread of the engine's own:
+ * those of which somebody said so, after their time or when memory is short.  Cheap where none is; call when idle.
+ */
+void firn_engine_move_packs(struct firn_engine *en);
+/* Bytes that packs take in memory. */
+uint64_t firn_engine_ram_bytes(struct firn_engine *en);
 
 /* May a user with @uid (and @gid) ptrace @pid?  Root may.  Returns 0, -ESRCH, or -EPERM. */
 int firn_engine_may_trace(uid_t uid, gid_t gid, pid_t pid);

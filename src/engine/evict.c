@@ -261,12 +261,22 @@ static void finish(struct firn_eviction *j, int err)
 	}
 }
 
+/* Is there room in memory?  Where not, a pack that would be moved to the store later begins there. */
+static int choose_ram(struct firn_eviction *j)
+{
+	struct firn_err none = { 0 };
+	int err = firn_ram_check(j->en, j->plan.proc.pid, j->plan.pages, j->o->move ? &none : j->e);
+
+	j->in_ram = !err;
+	return j->o->move ? 0 : err;
+}
+
 int firn_engine_evict(struct firn_engine *en, pid_t pid, const struct firn_evict_options *o,
 		      struct firn_report *ret)
 {
 	struct firn_eviction *j;
 	struct firn_target *known;
-	int err;
+	int err = 0;
 
 	memset(ret, 0, sizeof(*ret));
 	ret->pid = pid;
@@ -295,11 +305,16 @@ int firn_engine_evict(struct firn_engine *en, pid_t pid, const struct firn_evict
 				   firn_target_state_name(s));
 		goto out;
 	}
-	err = firn_store_check(en->config.store_dir, &ret->err);
+	/* What stays in memory needs no store. */
+	j->cipher = o->ram && !o->move ? firn_ram_cipher(en) : en->config.cipher;
+	if (!o->ram || o->move)
+		err = firn_store_check(en->config.store_dir, &ret->err);
 	if (!err && !o->dry_run)
 		err = firn_slice_prepare(j);
 	if (!err)
 		err = firn_plan_make(en, pid, o, &j->plan, &ret->err);
+	if (!err && o->ram)
+		err = choose_ram(j);
 	if (err || o->dry_run) {
 		memcpy(ret->comm, j->plan.proc.comm, sizeof(ret->comm));
 		ret->start_time = j->plan.proc.start_time;

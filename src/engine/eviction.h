@@ -47,6 +47,8 @@ struct firn_eviction {
 	struct firn_pagemap pagemap;
 	struct firn_builder *builder;
 	struct firn_pack_ref *pack;
+	enum firn_cipher cipher;     /* of the pack */
+	bool in_ram;                 /* where it is made */
 	/* reserved in the plan */
 	struct firn_stretch *stretches;
 	uint32_t nstretches, max_stretches;

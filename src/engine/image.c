@@ -21,6 +21,7 @@
 
 #define IMAGE_SUFFIX ".target"
 #define TABLE_SUFFIX ".tables"
+#define PACK_SUFFIX ".pack"
 
 /* A shared mapping of @path, of @bytes where it is made, of its size where it exists. */
 static int map_file(const char *path, size_t *bytes, bool create, void **ret)
@@ -168,8 +169,10 @@ static int pack_paths(struct firn_engine *en, struct firn_pack_ref *p, uint64_t 
 	char name[64];
 	int err;
 
-	snprintf(name, sizeof(name), "%016llx.pack", (unsigned long long)generation);
+	snprintf(name, sizeof(name), "%016llx" PACK_SUFFIX, (unsigned long long)generation);
 	err = firn_path_join(p->path, sizeof(p->path), en->config.store_dir, name);
+	if (!err)
+		err = firn_path_join(p->ram_path, sizeof(p->ram_path), en->config.private_dir, name);
 	if (err)
 		return err;
 	snprintf(name, sizeof(name), "%016llx" TABLE_SUFFIX, (unsigned long long)generation);
@@ -177,17 +180,30 @@ static int pack_paths(struct firn_engine *en, struct firn_pack_ref *p, uint64_t 
 }
 
 /* O_DIRECT keeps the page cache, that is, RAM, out of it; a store that cannot do it still works. */
-static long open_pack(struct firn_pack_ref *p, int flags)
+int firn_pack_file_open(const char *path, bool create, bool *ret_buffered)
 {
-	long fd = firn_sys.open(p->path, flags | O_DIRECT, 0600);
+	int flags = O_RDWR | (create ? O_CREAT | O_EXCL : 0);
+	long fd = firn_sys.open(path, flags | O_DIRECT, 0600);
 
-	p->buffered = fd == -EINVAL;
+	*ret_buffered = fd == -EINVAL;
 	/* O_EXCL has made the file before it learned that it cannot be read directly. */
-	return p->buffered ? firn_sys.open(p->path, flags & ~O_EXCL, 0600) : fd;
+	return (int)(*ret_buffered ? firn_sys.open(path, flags & ~O_EXCL, 0600) : fd);
 }
 
-int firn_pack_ref_create(struct firn_engine *en, struct firn_pack_ref **ret, uint32_t max_blocks,
-			 uint32_t max_fills, struct firn_err *e)
+const char *firn_pack_path(const struct firn_pack_ref *p)
+{
+	return __atomic_load_n(&p->file.m->in_ram, __ATOMIC_ACQUIRE) ? p->ram_path : p->path;
+}
+
+static int open_pack(struct firn_pack_ref *p, bool create)
+{
+	if (p->file.m->in_ram)
+		return (int)firn_sys.open(p->ram_path, O_RDWR | (create ? O_CREAT | O_EXCL : 0), 0600);
+	return firn_pack_file_open(p->path, create, &p->buffered);
+}
+
+int firn_pack_ref_create(struct firn_engine *en, struct firn_pack_ref **ret, const struct firn_pack_shape *shape,
+			 struct firn_err *e)
 {
 	struct firn_pack_ref *p = calloc(1, sizeof(*p));
 	uint64_t generation;
@@ -203,7 +219,8 @@ int firn_pack_ref_create(struct firn_engine *en, struct firn_pack_ref **ret, uin
 		err = pack_paths(en, p, generation);
 		if (err)
 			goto out;
-		p->memory_bytes = firn_align_up(firn_packfile_memory_bytes(max_blocks, max_fills), en->page_size);
+		p->memory_bytes = firn_align_up(firn_packfile_memory_bytes(shape->max_blocks, shape->max_fills),
+						 en->page_size);
 		err = map_file(p->memory_path, &p->memory_bytes, true, &mem);
 	} while (err == -EEXIST);
 	if (err) {
@@ -211,17 +228,19 @@ int firn_pack_ref_create(struct firn_engine *en, struct firn_pack_ref **ret, uin
 			     en->config.private_dir, strerror(-err));
 		goto out;
 	}
-	firn_packfile_format(&p->file, mem, max_blocks, max_fills);
+	firn_packfile_format(&p->file, mem, shape->max_blocks, shape->max_fills);
 	p->file.m->generation = generation;
-	p->file.m->cipher = en->config.cipher;
+	p->file.m->cipher = shape->cipher;
+	p->file.m->in_ram = shape->in_ram;
+	p->file.m->move_after_s = shape->move_after_s;
 	p->file.m->page_size = en->page_size;
-	fd = open_pack(p, O_RDWR | O_CREAT | O_EXCL);
+	fd = open_pack(p, true);
 	if (fd < 0) {
 		err = (int)fd;
 		munmap(mem, p->memory_bytes);
 		firn_sys.unlink(p->memory_path);
 		firn_err_set(e, FIRN_EXIT_STORE, -err, "store", "a pack cannot be made in %s (%s): make the store writable",
-			     en->config.store_dir, strerror(-err));
+			     shape->in_ram ? en->config.private_dir : en->config.store_dir, strerror(-err));
 		goto out;
 	}
 	p->file.fd = (int)fd;
@@ -260,7 +279,9 @@ int firn_pack_ref_open(struct firn_engine *en, struct firn_pack_ref **ret, uint6
 		munmap(mem, p->memory_bytes);
 		goto out;
 	}
-	fd = open_pack(p, O_RDWR);
+	/* The other one is the beginning of a copy, or what was copied. */
+	firn_sys.unlink(p->file.m->in_ram ? p->path : p->ram_path);
+	fd = open_pack(p, false);
 	p->file.fd = (int)fd;           /* a pack that is gone: its pages will be reported lost */
 	p->users = 1;
 	*ret = p;
@@ -295,10 +316,13 @@ static void close_aside(int fd)
 
 void firn_pack_unref(struct firn_pack_ref *p)
 {
+	bool in_ram;
+
 	if (!p || --p->users)
 		return;
+	in_ram = p->file.m->in_ram;
 	munmap(p->file.m, p->memory_bytes);
-	firn_sys.unlink(p->path);
+	firn_sys.unlink(in_ram ? p->ram_path : p->path);
 	firn_sys.unlink(p->memory_path);
 	if (p->file.fd >= 0)
 		close_aside(p->file.fd);
@@ -335,7 +359,8 @@ static void sweep_dir(struct firn_engine *en, const char *dir, const char *suffi
 
 void firn_image_sweep(struct firn_engine *en)
 {
-	sweep_dir(en, en->config.store_dir, ".pack");
+	sweep_dir(en, en->config.store_dir, PACK_SUFFIX);
+	sweep_dir(en, en->config.private_dir, PACK_SUFFIX);
 	sweep_dir(en, en->config.private_dir, TABLE_SUFFIX);
 }
 

@@ -55,7 +55,18 @@ struct firn_pack_ref {
 	unsigned int users;             /* under the registry's lock */
 	bool buffered;                  /* the store cannot do O_DIRECT: what is written must be synced */
 	char path[512];                 /* in the store */
+	char ram_path[512];             /* in memory; which of the two is the pack: firn_pack_path */
+	uint64_t ram_reserve;           /* bytes that it leaves free there */
+	uint64_t tried_ns;              /* when it could not be moved to the store; 0: not tried */
 	char memory_path[512];
+};
+
+/* What a pack is made as. */
+struct firn_pack_shape {
+	uint32_t max_blocks, max_fills;
+	enum firn_cipher cipher;
+	bool in_ram;
+	uint32_t move_after_s;          /* FIRN_PACK_STAYS */
 };
 
 struct firn_target {
@@ -81,6 +92,7 @@ struct firn_engine {
 	pthread_cond_t changed;
 	struct firn_target *targets;
 	uint64_t serial;
+	bool moving;                    /* the mover's thread is there */
 	bool keep_packs;                /* a link state could not be read: its pack is not known */
 	pthread_mutex_t builder_lock;   /* one gather at a time: its buffers are the agent's largest */
 };
@@ -98,15 +110,32 @@ bool firn_image_held(const struct firn_image *image, pid_t *ret_keeper, int *ret
 int firn_image_open(struct firn_engine *en, struct firn_target *t, const char *path);
 void firn_image_unmap(struct firn_target *t);
 /* Make the pack file and its tables.  Returns 0, or -errno with *@e. */
-int firn_pack_ref_create(struct firn_engine *en, struct firn_pack_ref **ret, uint32_t max_blocks,
-			 uint32_t max_fills, struct firn_err *e);
+int firn_pack_ref_create(struct firn_engine *en, struct firn_pack_ref **ret, const struct firn_pack_shape *shape,
+			 struct firn_err *e);
+/* Where it was moved when the former agent died, one whole file counts and the other is deleted. */
 int firn_pack_ref_open(struct firn_engine *en, struct firn_pack_ref **ret, uint64_t generation);
+/* The pack's file, wherever it is. */
+const char *firn_pack_path(const struct firn_pack_ref *p);
+/* Make the file in the store, or open it: O_DIRECT where that can be.  Returns its descriptor, or -errno. */
+int firn_pack_file_open(const char *path, bool create, bool *ret_buffered);
 /* The last user deletes the pack and gives its space back.  Registry locked. */
 void firn_pack_unref(struct firn_pack_ref *p);
 /* Delete packs and tables that no target lives on. */
 void firn_image_sweep(struct firn_engine *en);
 /* Is the store usable?  Returns 0, or -errno with *@e. */
 int firn_store_check(const char *dir, struct firn_err *e);
+
+/* --- ram.c: packs in memory --- */
+
+/*
+ * Is there room in memory for the pack of @pages, and for what it takes until they are dropped?  In the plan.
+ * Returns 0; -ENOSPC and -EINVAL (the private directory is not in memory) with *@e.
+ */
+int firn_ram_check(struct firn_engine *en, pid_t pid, uint64_t pages, struct firn_err *e);
+/* The cipher of a pack that never leaves memory: none, but where the host could write memory to swap. */
+enum firn_cipher firn_ram_cipher(const struct firn_engine *en);
+/* May @bytes more be written to pack @p, which is in memory, and leave what others need?  0, or -ENOSPC. */
+int firn_ram_room(const struct firn_pack_ref *p, uint64_t bytes);
 
 /* --- target.c: the registry --- */
 

@@ -243,7 +243,7 @@ static struct firn_target *open_one(struct firn_engine *en, const char *path)
 	firn_link_count(&t->armed.link, &counts);
 	if (t->armed.uffd < 0 && counts.pages[FIRN_PAGE_EVICTED])
 		firn_log("process %d: nobody holds its userfaultfd any more: %llu evicted pages are lost to it, pack %s is kept",
-			 t->pid, (unsigned long long)counts.pages[FIRN_PAGE_EVICTED], t->pack ? t->pack->path : "-");
+			 t->pid, (unsigned long long)counts.pages[FIRN_PAGE_EVICTED], t->pack ? firn_pack_path(t->pack) : "-");
 	/* The events that were read name descriptors in the table of the agent that read them. */
 	fetch_fork_descriptors(t, keeper, en->config.keeper);
 	firn_image_hold(en, image, t->armed.uffd);

@@ -27,6 +27,8 @@ static int write_pack(void *ctx, const void *buf, size_t len, struct firn_poff o
 	struct firn_eviction *j = ctx;
 	size_t done = 0;
 
+	if (j->in_ram && firn_ram_room(j->pack, len))
+		return -ENOSPC;
 	while (done < len) {
 		long n = firn_sys.pwrite(j->pack->file.fd, (const char *)buf + done, len - done, offset.v + done);
 
@@ -35,6 +37,8 @@ static int write_pack(void *ctx, const void *buf, size_t len, struct firn_poff o
 		if (n <= 0)
 			return n ? (int)n : -EIO;
 		done += (size_t)n;
+		if (j->in_ram)
+			continue;
 		j->pack->file.m->write_calls++;
 		j->pack->file.m->write_bytes += (uint64_t)n;
 	}
@@ -308,6 +312,10 @@ static int drop(struct firn_eviction *j, const struct firn_slice *s)
 
 static int store_failed(struct firn_eviction *j, int err)
 {
+	if (j->in_ram)
+		return firn_err_set(j->e, FIRN_EXIT_STORE, -err, err == -ENOSPC ? "ram-full" : "ram-write",
+				    "process %d: its pack cannot be kept in memory (%s: %s): it runs on, nothing is lost; use --place=store",
+				    j->t->pid, j->en->config.private_dir, strerror(-err));
 	if (err == -ENOSPC || err == -EDQUOT)
 		return firn_err_set(j->e, FIRN_EXIT_STORE, -err, "store-full",
 				    "store %s is full: process %d runs on, nothing is lost; free space there",
@@ -420,8 +428,8 @@ static int open_builder(void *arg)
 	struct firn_eviction *j = arg;
 	struct firn_builder_config config = {
 		.page_size = j->en->page_size,
-		.cipher = j->en->config.cipher,
-		.key = j->en->config.cipher == FIRN_CIPHER_OFF ? NULL : j->en->config.key,
+		.cipher = j->cipher,
+		.key = j->cipher == FIRN_CIPHER_OFF ? NULL : j->en->config.key,
 		.workers = count_cores(),
 		.own_writer = true,
 		.ops = { .read = read_target, .write = write_pack, .run = run_workers },
@@ -446,16 +454,23 @@ int firn_slice_prepare(struct firn_eviction *j)
 
 int firn_slice_open_pack(struct firn_eviction *j)
 {
+	struct firn_pack_shape shape = {
+		.max_blocks = (uint32_t)firn_builder_blocks_max(j->max_pages, j->en->page_size, j->max_slices + 1),
+		.max_fills = FIRN_FILLS_MAX / 16,
+		.cipher = j->cipher,
+		.in_ram = j->in_ram,
+		.move_after_s = j->in_ram && j->o->move ? j->o->after_s : FIRN_PACK_STAYS,
+	};
 	struct firn_builder_pack pack = { .pid = j->t->pid, .start_time = j->t->image->start_time };
 	struct timespec ts;
 	char boot[64];
 	int err;
 
-	err = firn_pack_ref_create(j->en, &j->pack,
-				   (uint32_t)firn_builder_blocks_max(j->max_pages, j->en->page_size, j->max_slices + 1),
-				   FIRN_FILLS_MAX / 16, j->e);
+	err = firn_pack_ref_create(j->en, &j->pack, &shape, j->e);
 	if (err)
 		return err;
+	/* The tables are sparse files in the same place, and a page that cannot be had there is our end. */
+	j->pack->ram_reserve = j->pack->memory_bytes + j->t->image_bytes;
 	err = firn_lane_wait(j->gatherer);
 	if (err)
 		return firn_err_set(j->e, FIRN_EXIT_FAILED, -err, "no-memory", "no memory for a pack's buffers (%s)",

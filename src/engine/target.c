@@ -138,7 +138,9 @@ void firn_target_fill_report(const struct firn_target *t, struct firn_report *r)
 		r->cipher = p->cipher;
 		r->write_calls = p->write_calls;
 		r->write_bytes = p->write_bytes;
-		memcpy(r->pack_path, t->pack->path, sizeof(r->pack_path));
+		memcpy(r->pack_path, firn_pack_path(t->pack), sizeof(r->pack_path));
+		r->in_ram = p->in_ram;
+		r->move_after_s = p->move_after_s;
 	}
 	r->read_calls = m->armed.read_calls;
 	r->read_bytes = m->armed.read_bytes;

@@ -387,7 +387,7 @@ int firn_thaw_target(struct firn_engine *en, struct firn_target *t, const struct
 	if (!err && image->armed.lost_pages && !(en->uffd_features & FIRN_UFFD_FEATURE_POISON))
 		err = firn_err_set(&ret->err, FIRN_EXIT_LOST, EIO, "lost",
 				   "process %d: %llu of its pages cannot be read back, and this kernel cannot poison them: whoever touches them waits, pack %s is kept",
-				   t->pid, (unsigned long long)image->armed.lost_pages, t->pack->path);
+				   t->pid, (unsigned long long)image->armed.lost_pages, firn_pack_path(t->pack));
 	if (!err && firn_target_ended(t))
 		err = -ESRCH;
 	if (!err) {

@@ -26,6 +26,14 @@
 #define FIRN_ERROR_METHOD_NOT_IMPLEMENTED "org.varlink.service.MethodNotImplemented"
 #define FIRN_ERROR_INVALID_PARAMETER "org.varlink.service.InvalidParameter"
 
+/* The parameter place, and the member of a pack; a pack is in one of the first two. */
+#define FIRN_PACK_PLACE_STORE "store"
+#define FIRN_PACK_PLACE_RAM "ram"
+#define FIRN_PACK_PLACE_RAM_STORE "ram,store"
+/* The parameter after, in seconds: where it is not given, and at most. */
+#define FIRN_MOVE_AFTER_S 300
+#define FIRN_MOVE_AFTER_MAX_S (365 * 86400)
+
 /* The number order of enum firn_method is that of no wire: it is for a switch. */
 enum firn_method {
 	FIRN_CALL_UNKNOWN,

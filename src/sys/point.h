@@ -63,7 +63,11 @@
 	X(THAW_WHOLE, "thaw.whole")                             \
 	X(THAW_DISARMED, "thaw.disarmed")                       \
 	X(THAW_CLOSED, "thaw.closed")                           \
-	X(THAW_LEFT, "thaw.left")
+	X(THAW_LEFT, "thaw.left")                               \
+	X(MOVE_PIECE, "move.piece")                             \
+	X(MOVE_COPIED, "move.copied")                           \
+	X(MOVE_SAID, "move.said")                               \
+	X(MOVE_CHANGED, "move.changed")
 
 enum firn_point {
 #define X(id, name) FIRN_POINT_##id,

@@ -25,18 +25,23 @@ struct firn_pack_memory {
 	uint64_t raw_bytes;             /* of the pages in it, before elision */
 	uint64_t duplicates;
 	uint32_t blocks, fills;         /* in use */
-	uint32_t write_calls, pad;
+	uint32_t write_calls;           /* to the store: what is kept in RAM costs it nothing */
+	uint32_t in_ram;                /* which file is the pack: the one in memory, else the one in the store */
 	uint64_t write_bytes;
+	uint32_t move_after_s;          /* from RAM to the store, then; FIRN_PACK_STAYS */
+	uint32_t pad;
 };
 
 struct firn_packfile {
-	int fd;                         /* O_DIRECT where the store can; owned by whoever opened it */
+	int fd;                         /* O_DIRECT where the store can; owned by whoever opened it.  Another file with
+	                                 * the same bytes may come in its place at any time, by dup3. */
 	struct firn_pack_memory *m;
 	struct firn_block *blocks;
 	uint64_t *fills;
 };
 
-#define FIRN_PACK_MEMORY_MAGIC 0x6d6b6361706e7266ull
+#define FIRN_PACK_STAYS UINT32_MAX
+#define FIRN_PACK_MEMORY_MAGIC 0x6e6b6361706e7266ull
 
 size_t firn_packfile_memory_bytes(uint32_t max_blocks, uint32_t max_fills);
 /* Format zeroed @mem / attach to @mem of @size bytes.  Attach returns -EBADMSG where it is not ours. */

@@ -77,6 +77,17 @@ static void test_refused(void **state)
 		{ { "freeze", "--jsn", "5" }, "unknown option '--jsn': see firn freeze --help" },
 		{ { "freeze", "-n", "5" }, "unknown option '-n': see firn freeze --help" },
 		{ { "freeze", "--all" }, "freeze has no option --all: see firn freeze --help" },
+		{ { "freeze", "--place=disk", "5" }, "'disk' is no place: ram, store, or ram,store" },
+		{ { "freeze", "--place" }, "--place lacks its value: ram, store, or ram,store" },
+		{ { "freeze", "--place=ram", "--place=ram", "5" },
+		  "--place is given twice: give it once" },
+		{ { "freeze", "--place=ram", "--after=3", "5" },
+		  "--after belongs to --place=ram,store: give both" },
+		{ { "freeze", "--place=ram,store", "--after", "3s", "5" },
+		  "'3s' is no number of seconds up to a year: give one, as in --after=300" },
+		{ { "freeze", "--place=ram,store", "--after=31536001", "5" },
+		  "'31536001' is no number of seconds up to a year: give one, as in --after=300" },
+		{ { "thaw", "--place=ram", "5" }, "thaw has no option --place: see firn thaw --help" },
 		{ { "thaw", "--all", "5" },
 		  "--all and a target exclude each other: give one of them" },
 		{ { "thaw", "--dry-run" },
@@ -115,6 +126,18 @@ static void test_taken(void **state)
 	assert_true(a.targets[0].what == FIRN_SELECT_PID && a.targets[0].pid == 5);
 	assert_true(a.targets[1].what == FIRN_SELECT_TREE && a.targets[1].pid == 6);
 	assert_true(a.targets[2].what == FIRN_SELECT_TREE && a.targets[2].pid == 7);
+	firn_args_done(&a);
+
+	assert_int_equal(parse(&a, (const char *const[]){ "evict", "--place=ram", "5", NULL }), FIRN_OK);
+	assert_true(a.ram && !a.move && a.after == -1);
+	firn_args_done(&a);
+	assert_int_equal(parse(&a, (const char *const[]){ "freeze", "--place", "ram,store", "--after", "7", "5",
+							  NULL }),
+			 FIRN_OK);
+	assert_true(a.ram && a.move && a.after == 7 && a.count == 1);
+	firn_args_done(&a);
+	assert_int_equal(parse(&a, (const char *const[]){ "freeze", "--place=store", "5", NULL }), FIRN_OK);
+	assert_true(!a.ram && !a.move);
 	firn_args_done(&a);
 
 	assert_int_equal(parse(&a, (const char *const[]){ "thaw", "--all", NULL }), FIRN_OK);

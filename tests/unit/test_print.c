@@ -159,6 +159,10 @@ static void test_done(void **state)
 	expect_done(
 		&t, "evict", false,
 		"evicted 1234 redis-server: 412 MiB in 0.41 s, pack 190 MiB (ratio 2.2), 1 write\n");
+	t.place = "ram";
+	t.io.write_calls = 0;
+	expect_done(&t, "evict", false,
+		    "evicted 1234 redis-server: 412 MiB in 0.41 s, pack 190 MiB in RAM (ratio 2.2), 0 writes\n");
 	expect_done(&t, "evict", true, "would evict 1234 redis-server: 412 MiB\n");
 	t.ms.run = 33.1;
 	t.ms.whole = 311;
