@@ -19,6 +19,7 @@
 #include "sys/sys.h"
 
 #define PROGRESS_NS 100000000u
+#define WRITE_LEAST_BYTES (512u << 10)
 
 /* --- Builder callbacks, on its threads ------------------------------------------------------------ */
 
@@ -422,6 +423,20 @@ static unsigned int count_cores(void)
 	return n < (int)FIRN_BUILDER_WORKERS_MAX ? (unsigned int)n : FIRN_BUILDER_WORKERS_MAX;
 }
 
+/*
+ * How much is written at once: an eighth of what the process has, so that writing begins early and little is made
+ * ready for a small one, and as much as a device likes for a large one.  0: the builder's own choice.
+ */
+static uint32_t output_bytes(pid_t pid)
+{
+	struct firn_proc p;
+	uint64_t bytes = firn_proc_read(pid, &p) ? 0 : p.rss_anon_bytes / 8;
+
+	if (bytes >= FIRN_BUILDER_OUT_BYTES)
+		return 0;
+	return (uint32_t)firn_align_up(firn_max_u64(bytes, WRITE_LEAST_BYTES), FIRN_PACK_ALIGN);
+}
+
 /* On the gatherer. */
 static int open_builder(void *arg)
 {
@@ -431,6 +446,7 @@ static int open_builder(void *arg)
 		.cipher = j->cipher,
 		.key = j->cipher == FIRN_CIPHER_OFF ? NULL : j->en->config.key,
 		.workers = count_cores(),
+		.out_bytes = output_bytes(j->report->pid),
 		.own_writer = true,
 		.ops = { .read = read_target, .write = write_pack, .run = run_workers },
 		.ctx = j,

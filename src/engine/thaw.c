@@ -19,6 +19,8 @@
 #define PAUSE_NS 50000u
 #define PATIENCE_NS (20ull * 1000000000u)
 #define SETTLE_TRIES 200
+#define READ_LEAST_BYTES (512u << 10)
+#define SLOTS 8u                     /* blocks that the walk page by page remembers */
 
 struct stream {
 	struct firn_engine *en;
@@ -178,14 +180,21 @@ static void count(void *arg, uint64_t pages)
 		s->o->progress(s->o->arg, "thaw", s->done, s->total);
 }
 
+/* How much is read at once: an eighth of a small pack, so that reading and putting back go side by side. */
+static size_t staging_bytes(const struct firn_packfile *p)
+{
+	uint64_t bytes = firn_max_u64(p->m->bytes / 8, READ_LEAST_BYTES);
+
+	return (size_t)firn_align_up(firn_min_u64(bytes, FIRN_READER_STORED_BYTES), FIRN_PACK_ALIGN);
+}
+
 static int bring_back(struct stream *s)
 {
 	struct firn_armed *a = &s->t->armed;
 	struct firn_link_counts c;
 	int err;
 
-	err = firn_block_reader_open(&s->reader, s->en->config.key, s->en->page_size, FIRN_READER_STORED_BYTES,
-				     FIRN_READER_SLOTS);
+	err = firn_block_reader_open(&s->reader, s->en->config.key, s->en->page_size, staging_bytes(a->pack), SLOTS);
 	if (err)
 		return firn_err_set(s->e, FIRN_EXIT_FAILED, -err, "no-memory",
 				    "no memory to read process %d back: it runs on, page by page", s->t->pid);
