@@ -151,7 +151,8 @@ def test_goes_with_its_process(firn, victims):
     v.end()
     firn.freeze(other.pid)
     firn.thaw(other.pid)
-    assert not [n for n in sets(firn) if n.startswith(f"{v.pid}-")]
+    wait_until(lambda: not [n for n in sets(firn) if n.startswith(f"{v.pid}-")], 20, "the set of what has ended goes")
+    assert [n for n in sets(firn) if n.startswith(f"{other.pid}-")]
 
 
 @pytest.mark.parametrize("nonsense", [b"", b"x", b"\0" * 24, b"\xff" * 4000],

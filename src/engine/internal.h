@@ -93,6 +93,7 @@ struct firn_engine {
 	struct firn_target *targets;
 	uint64_t serial;
 	bool moving;                    /* the mover's thread is there */
+	uint64_t swept_ns;              /* when the sets of ended processes were looked for; the main thread's */
 	bool keep_packs;                /* a link state could not be read: its pack is not known */
 	pthread_mutex_t builder_lock;   /* one gather at a time: its buffers are the agent's largest */
 };
@@ -199,7 +200,7 @@ void firn_engine_workset_bring(struct firn_engine *en, struct firn_target *t);
 bool firn_engine_workset_held(const struct firn_image *image, uint32_t block);
 /* The target is whole: learn what it asked for, and keep it for its next eviction. */
 void firn_engine_workset_keep(struct firn_engine *en, struct firn_target *t);
-/* Forget the sets of processes that have ended. */
+/* Forget the sets of processes that have ended.  One system call or a few for each set. */
 void firn_engine_workset_sweep(struct firn_engine *en);
 
 /* --- thaw.c --- */

@@ -99,14 +99,11 @@ static int look_at_process(void *arg, long number)
 
 static bool is_ancestor(pid_t pid, pid_t of)
 {
-	struct firn_proc p;
-
 	for (int depth = 0; of > 1 && depth < 256; depth++) {
 		if (of == pid)
 			return true;
-		if (firn_proc_read(of, &p))
+		if (firn_proc_parent(of, &of))
 			return false;
-		of = p.ppid;
 	}
 	return false;
 }

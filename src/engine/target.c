@@ -14,6 +14,8 @@
 #include "base/log.h"
 #include "sys/sys.h"
 
+#define SWEEP_NS (5ull * 1000000000u)
+
 static const char *const state_names[] = {
 	"planned", "stopping", "frozen", "evicted", "thawing", "resident", "wedged",
 };
@@ -216,8 +218,12 @@ void firn_engine_set_keeper(struct firn_engine *en, pid_t keeper)
 unsigned int firn_engine_reap(struct firn_engine *en)
 {
 	unsigned int left = 0;
-	uint64_t seen = 0;
+	uint64_t seen = 0, now = firn_sys.clock_ns();
 
+	if (now - en->swept_ns > SWEEP_NS) {
+		en->swept_ns = now;
+		firn_engine_workset_sweep(en);
+	}
 	/* By order of birth.  Asking takes the layout lock, which others hold when they want the registry's:
 	 * so the target is taken, and asked without. */
 	for (;;) {

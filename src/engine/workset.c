@@ -103,7 +103,6 @@ void firn_engine_workset_keep(struct firn_engine *en, struct firn_target *t)
 	err = write_set(en, path, &image->set);
 	if (err)
 		firn_log("process %d: its working set cannot be kept (%s): its next thaw begins without", t->pid, strerror(-err));
-	firn_engine_workset_sweep(en);
 }
 
 void firn_engine_workset_sweep(struct firn_engine *en)

@@ -63,6 +63,16 @@ int firn_proc_start_time(pid_t pid, uint64_t *ret)
 	return 0;
 }
 
+int firn_proc_parent(pid_t pid, pid_t *ret)
+{
+	struct firn_proc p;
+
+	if (parse_stat(pid, &p))
+		return -ESRCH;
+	*ret = p.ppid;
+	return 0;
+}
+
 static void three(const char *s, uint32_t out[3])
 {
 	unsigned int a = 0, b = 0, c = 0;

@@ -38,8 +38,9 @@ pid_t firn_proc_live_thread(pid_t pid);
 /* The seccomp mode of thread @tid: 0 none, 1 strict, 2 filter.  -ESRCH where it cannot be read. */
 int firn_proc_seccomp(pid_t pid, pid_t tid);
 
-/* The start time alone.  Returns 0, or -ESRCH. */
+/* The start time alone, the parent alone: cheaper than all.  Return 0, or -ESRCH. */
 int firn_proc_start_time(pid_t pid, uint64_t *ret);
+int firn_proc_parent(pid_t pid, pid_t *ret);
 
 enum firn_vma_why {
 	FIRN_VMA_OK = 0,             /* private anonymous memory that may be evicted */
