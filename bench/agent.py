@@ -29,12 +29,12 @@ class Agent:
                                 stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
                                 text=True)
 
-    def change(self, verb, pids):
+    def change(self, verb, pids, *options):
         """Start a verb on children of ours, and on nobody else."""
         for pid in pids:
             if host.parent(pid) != os.getpid():
                 raise Trouble(f"process {pid} is not the benchmark's child")
-        return self.start(verb, *pids)
+        return self.start(verb, *options, *pids)
 
     def result(self, verb, process):
         """The targets of a firn command that was started."""
@@ -47,8 +47,8 @@ class Agent:
             raise Trouble(f"firn {verb}: {err.strip() or process.returncode}")
         return json.loads(out)["targets"]
 
-    def run(self, verb, pids):
-        with self.change(verb, pids) as process:
+    def run(self, verb, pids, *options):
+        with self.change(verb, pids, *options) as process:
             return self.result(verb, process)
 
     def held(self, pids):

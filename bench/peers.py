@@ -105,9 +105,9 @@ class Firn(Peer):
     """firn evict and faults; or firn freeze and firn thaw, the touching after it or along with it."""
     family = "firn"
 
-    def __init__(self, key, agent, disk, verb, at_once=False):
+    def __init__(self, key, agent, disk, verb, at_once=False, options=()):
         self.key = key
-        self.agent, self.disk, self.verb, self.at_once = agent, disk, verb, at_once
+        self.agent, self.disk, self.verb, self.at_once, self.options = agent, disk, verb, at_once, options
         self.figures, self.packs = {}, []
 
     def prepare(self, victim):
@@ -115,7 +115,7 @@ class Firn(Peer):
         self.agent.begin()
 
     def evict(self, victim):
-        self.out = self.agent.run(self.verb, victim.pids)
+        self.out = self.agent.run(self.verb, victim.pids, *self.options)
 
     def settle(self, victim):
         def total(part, name):
@@ -126,6 +126,7 @@ class Firn(Peer):
             "evicted_pages": total("pages", "total"), "link_bytes": self.agent.link_bytes(),
             "write_calls": total("io", "writeCalls"), "extents": 0,
             "calls_limit": sum(max(1, -(-t.get("pack", {}).get("bytes", 0) // (8 * MIB))) for t in self.out)}
+        self.figures["ram_bytes"] = sum(t["pack"]["bytes"] for t in self.out if t.get("pack", {}).get("place") == "ram")
         self.packs = [t["pack"]["path"] for t in self.out if "pack" in t]
         for path in self.packs:
             try:

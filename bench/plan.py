@@ -82,7 +82,7 @@ def workloads(part, given, state, notes):
     all_peers = tuple(f"{area}-{way}" for area in ("swap", "zswap", "zram") for way in ("fault", "willneed"))
     if part == "process":
         return [Workload("50 %", process(size, 50), given.rounds, ("order", "random"),
-                         (*all_peers, "firn-evict", *OURS), 50)]
+                         (*all_peers, "firn-evict", *OURS, "firn-ram"), 50)]
     if part == "content":
         return [Workload(f"{percent} %", process(size, percent), few, ("order",), CONTENT_PEERS, percent,
                          percent == 0) for percent in (0, 90)]

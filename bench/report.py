@@ -112,7 +112,8 @@ class Tables:
             table("The disk, by the block layer: MiB / requests (medians)",
                   ["", "written", "read, in order", "read, at random", "kept in RAM, MiB"],
                   self.rows(w, self.disk(w, "write"), self.disk(w, "read", "order"), self.disk(w, "read", "random"),
-                            lambda k: number((self.r.middle(w, k, "swap_ram_bytes") or 0) / MIB))),
+                            lambda k: number((self.r.middle(w, k, "swap_ram_bytes") or self.r.middle(w, k, "ram_bytes")
+                                              or 0) / MIB))),
             table("Firn's time as a fraction of the kernel's (less is better)",
                   ["", "evict / swap", *(f"{order} / {other}" for other in (
                       "swap faulting", "swap WILLNEED", "zswap WILLNEED", "zram WILLNEED")
@@ -198,6 +199,7 @@ NAMES = {
     "zswap-fault": "zswap, faulting", "zswap-willneed": "zswap, WILLNEED",
     "zram-fault": "zram lz4, faulting", "zram-willneed": "zram lz4, WILLNEED",
     "firn-evict": "firn evict, faulting", "firn-whole": "firn thaw, then touch",
+    "firn-ram": "firn thaw from memory, then touch",
     "firn-thaw": "firn thaw, touch meanwhile",
 }
 
