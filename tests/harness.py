@@ -564,8 +564,8 @@ def assert_no_trace(firn, pid):
     assert status["TracerPid"] == "0", f"traced by {status['TracerPid']}"
     assert status["State"][0] not in "Tt", f"still stopped: {status['State']}"
     assert not uffd_mappings(pid), f"userfaultfd still registered: {uffd_mappings(pid)[:4]}"
-    uffds = [fd for fd in descriptors(pid).items() if "userfaultfd" in fd[1][0]]
-    assert not uffds, f"a descriptor is left: {uffds}"
+    ours = [fd for fd in descriptors(pid).items() if "userfaultfd" in fd[1][0] or ".pack" in fd[1][0]]
+    assert not ours, f"a descriptor is left: {ours}"
     # Children that have ended are noticed within a second or two.
     wait_until(lambda: firn.packs() == [], 5, f"the packs go: {firn.packs()}")
     targets = [t for t in firn.list() if t["pid"] == pid]

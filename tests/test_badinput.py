@@ -245,10 +245,11 @@ def small_store(firn):
             subprocess.run(["umount", "-l", place])
 
 
-def test_store_full(firn, still, small_store):
+@pytest.mark.parametrize("kind", ["copied", "direct"])
+def test_store_full(firn, still, small_store, kind):
     small_store(6)
     before = os.statvfs(firn.env["FIRN_STATE_DIR"]).f_bavail
-    line = refused(firn.run("freeze", still.pid), STORE)
+    line = refused(firn.run("freeze", f"--kind={kind}", still.pid), STORE)
     assert "space" in line.lower() or "full" in line.lower(), line
     untouched(firn, still)
     assert firn.packs() == []
@@ -256,13 +257,14 @@ def test_store_full(firn, still, small_store):
     assert before - after < 40, "the space did not come back"
 
 
-def test_store_full_at_the_second_slice(firn, victims, small_store):
+@pytest.mark.parametrize("kind,mib", [("copied", 200), ("direct", 400)])
+def test_store_full_at_the_second_slice(firn, victims, small_store, kind, mib):
     """The first 256 MiB fit, the rest does not: still whole."""
-    small_store(200)
+    small_store(mib)
     v = victims("heap", "--mib", 600)
     settle(v.pid)
     snap = snapshot(v.pid, calls=False)
-    result = firn.run("freeze", v.pid)
+    result = firn.run("freeze", f"--kind={kind}", v.pid)
     assert result.code == STORE, result
     result.one_line_error()
     v.cmd("verify")

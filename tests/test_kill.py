@@ -98,6 +98,21 @@ def test_evict(firn, victims, point):
     recover(firn, v)
 
 
+DIRECT = [p for p in POINTS if p.startswith(("freeze", "inject.pwritev", "inject.recvmsg", "inject.close", "inject.call"))]
+
+
+@pytest.mark.parametrize("point", DIRECT)
+def test_direct(firn, victims, point):
+    """The target writes its own pages when the agent dies."""
+    v = victims("identity")
+    settle(v.pid)
+    snap = snapshot(v.pid)
+    firn.start(FIRN_KILL_AT=point)
+    result = firn.run("freeze", "--kind=direct", v.pid)
+    assert died(firn, point, "direct"), result
+    recover(firn, v, snap)
+
+
 @pytest.mark.parametrize("verb", ["freeze", pytest.param("evict", marks=pytest.mark.long)])
 @pytest.mark.parametrize("point", POINTS)
 def test_thaw(firn, victims, point, verb):

@@ -152,6 +152,8 @@ FIRN_API void firn_on_progress(struct firn_client *client,
 #define FIRN_ALL 2u     /* thaw: every target; then no selector is given */
 #define FIRN_IN_RAM 4u  /* freeze, evict: keep the packs in memory, compressed, not in the store */
 #define FIRN_MOVE 8u    /* with FIRN_IN_RAM: until they are moved there, see firn_move_after() */
+#define FIRN_COPIED 16u /* freeze, evict: the kind of pack; without, the agent's choice */
+#define FIRN_DIRECT 32u /* the target writes its own pages: almost no memory needed, not encrypted */
 
 /*
  * Freeze: stop the targets and write their memory to the store.  Evict: the same, but they may run

@@ -147,6 +147,7 @@ static void *run(void *arg)
 	struct firn_evict_options options = {
 		.freeze = job->method == FIRN_CALL_FREEZE,
 		.dry_run = job->dry_run,
+		.kind = job->kind,
 		.client = job->client,
 		.uid = job->uid,
 		.gid = job->gid,

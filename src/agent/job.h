@@ -36,6 +36,7 @@ struct firn_job {
 	bool all, dry_run, more;
 	bool ram, move;              /* see struct firn_evict_options */
 	uint32_t after_s;
+	enum firn_pack_kind kind;    /* 0: the agent's */
 	uid_t uid;
 	gid_t gid;
 	pid_t client;

@@ -51,7 +51,7 @@ struct json_object *firn_json_report(const struct firn_report *r)
 		put(o, "parent", (uint64_t)r->parent);
 	put_text(o, "comm", r->comm);
 	put_text(o, "state", firn_target_state_name(r->state));
-	put_text(o, "kind", "copied");
+	put_text(o, "kind", firn_pack_kind_name(r->kind));
 	put(o, "since", r->since_ms);
 
 	put(pages, "total", r->pages);
@@ -75,7 +75,7 @@ struct json_object *firn_json_report(const struct firn_report *r)
 		put(pack, "blocks", r->blocks);
 		put(pack, "duplicates", r->duplicates);
 		put_text(pack, "cipher", firn_cipher_name((enum firn_cipher)r->cipher));
-		put_text(pack, "codec", "lz4");
+		put_text(pack, "codec", r->kind == FIRN_PACK_DIRECT ? "raw" : "lz4");
 		put(pack, "generation", r->generation);
 		json_object_object_add(o, "pack", pack);
 		if (r->pack_bytes)

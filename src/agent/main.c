@@ -33,6 +33,7 @@
 
 struct options {
 	bool foreground, check, json;
+	bool store_encrypted;           /* by the disk: packs need not be */
 	int idle_exit_s;                /* -1: the mode's default */
 	const char *encryption;
 };
@@ -42,7 +43,7 @@ struct places {
 };
 
 static const char usage[] =
-	"usage: firnd [--foreground] [--idle-exit SECONDS] [--encryption CIPHER]\n"
+	"usage: firnd [--foreground] [--idle-exit SECONDS] [--encryption CIPHER] [--store-encrypted]\n"
 	"       firnd --check [--json] | --list-points | --version | --help\n"
 	"CIPHER: aes-256-ocb (default), aes-256-gcm, or off\n";
 
@@ -57,11 +58,14 @@ static int parse(int argc, char **argv, struct options *o)
 	memset(o, 0, sizeof(*o));
 	o->idle_exit_s = -1;
 	o->encryption = getenv("FIRN_ENCRYPTION");
+	o->store_encrypted = getenv("FIRN_STORE_ENCRYPTED") && !strcmp(getenv("FIRN_STORE_ENCRYPTED"), "yes");
 	for (int i = 1; i < argc; i++) {
 		const char *a = argv[i];
 
 		if (!strcmp(a, "--foreground")) {
 			o->foreground = true;
+		} else if (!strcmp(a, "--store-encrypted")) {
+			o->store_encrypted = true;
 		} else if (!strcmp(a, "--check")) {
 			o->check = true;
 		} else if (!strcmp(a, "--json")) {
@@ -196,6 +200,7 @@ static int run(const struct options *o, const struct places *p, enum firn_cipher
 		.store_dir = p->store,
 		.key = keeper.key->key,
 		.cipher = cipher,
+		.kind = o->store_encrypted ? FIRN_PACK_DIRECT : FIRN_PACK_COPIED,
 		.generation = &keeper.key->generation,
 		.keeper = keeper.pid,
 	};

@@ -204,6 +204,24 @@ static bool get_place(struct json_object *o, struct firn_job *job)
 	return true;
 }
 
+/* The kind of pack that is asked for; 0 where none is.  False: there is no such kind. */
+static bool get_kind(struct json_object *parameters, enum firn_pack_kind *ret)
+{
+	struct json_object *kind = NULL;
+	const char *name;
+
+	*ret = 0;
+	if (!parameters || !json_object_object_get_ex(parameters, "kind", &kind) || !kind)
+		return true;
+	if (!json_object_is_type(kind, json_type_string))
+		return false;
+	name = json_object_get_string(kind);
+	for (int k = FIRN_PACK_COPIED; k <= FIRN_PACK_DIRECT; k++)
+		if (!strcmp(name, firn_pack_kind_name((enum firn_pack_kind)k)))
+			*ret = (enum firn_pack_kind)k;
+	return *ret != 0;
+}
+
 static bool start_job(struct server *s, struct firn_job *job)
 {
 	job->jobs = &s->jobs;
@@ -232,6 +250,10 @@ static void change(struct server *s, struct connection *c, enum firn_method meth
 	job->connection = c->serial;
 	job->method = method;
 	job->dry_run = get_flag(parameters, "dryRun");
+	if (!get_kind(parameters, &job->kind)) {
+		reply_text_error(s, c, FIRN_ERROR_INVALID_PARAMETER, "parameter", "kind");
+		goto out;
+	}
 	job->all = method == FIRN_CALL_THAW && get_flag(parameters, "all");
 	job->more = more;
 	job->uid = c->peer.uid;

@@ -20,8 +20,9 @@ enum {
 	TREE = 8,
 	PIDS = 16,    /* takes PIDs */
 	ONE_PID = 32, /* exactly one */
-	PLACE = 64,   /* these two take a value */
+	PLACE = 64,   /* these three take a value */
 	AFTER = 128,
+	KIND = 256,
 };
 
 static const struct {
@@ -29,8 +30,8 @@ static const struct {
 	const char *name;
 	unsigned int takes;
 } verbs[] = {
-	{ FIRN_VERB_FREEZE, "freeze", JSON | DRY_RUN | TREE | PIDS | PLACE | AFTER },
-	{ FIRN_VERB_EVICT, "evict", JSON | DRY_RUN | TREE | PIDS | PLACE | AFTER },
+	{ FIRN_VERB_FREEZE, "freeze", JSON | DRY_RUN | TREE | PIDS | KIND | PLACE | AFTER },
+	{ FIRN_VERB_EVICT, "evict", JSON | DRY_RUN | TREE | PIDS | KIND | PLACE | AFTER },
 	{ FIRN_VERB_THAW, "thaw", JSON | DRY_RUN | TREE | PIDS | ALL },
 	{ FIRN_VERB_LIST, "list", JSON },
 	{ FIRN_VERB_SHOW, "show", JSON | PIDS | ONE_PID },
@@ -48,12 +49,13 @@ static const struct {
 	{ "--tree", TREE },
 	{ "--place", PLACE },
 	{ "--after", AFTER },
+	{ "--kind", KIND },
 };
 
 static const char *const later_verbs[] = { "explain",     "run",  "priority", "reclaim",
 					   "consolidate", "peek", "core",     "map",
 					   "stats",       "top",  "monitor",  "config" };
-static const char *const later_options[] = { "--wake", "--kind", "--cgroup",
+static const char *const later_options[] = { "--wake", "--cgroup",
 					     "--unit", "--name", "--force" };
 
 const char *firn_verb_name(enum firn_verb verb)
@@ -205,6 +207,21 @@ static int take_after(struct firn_args *a, const char *word)
 	return usage(a, "'%s' is no number of seconds up to a year: give one, as in --after=300", shown);
 }
 
+static int take_kind(struct firn_args *a, const char *word)
+{
+	char shown[64];
+
+	if (strcmp(word, "copied") == 0) {
+		a->kind = FIRN_COPIED;
+	} else if (strcmp(word, "direct") == 0) {
+		a->kind = FIRN_DIRECT;
+	} else {
+		firn_print_escaped(shown, sizeof(shown), word, 40);
+		return usage(a, "unknown kind '%s': copied or direct", shown);
+	}
+	return FIRN_OK;
+}
+
 /* An option: @value is what follows its '=', or NULL; @next the next word, or NULL.  *@ret_used:
  * @next was taken. */
 static int take_option(struct firn_args *a, unsigned int takes, unsigned int *given,
@@ -228,29 +245,28 @@ static int take_option(struct firn_args *a, unsigned int takes, unsigned int *gi
 		return usage(a, "unknown option '%s': see firn %s --help", shown, verb);
 	if (!(takes & flag))
 		return usage(a, "%s has no option %s: see firn %s --help", verb, name, verb);
-	if (flag == TREE) {
-		if (!value) {
-			if (!next)
-				return usage(a, "--tree lacks its PID: give it, as in --tree 1234");
-			value = next;
-			*ret_used = true;
-		}
-		return add_target(a, value, FIRN_SELECT_TREE);
+	if (flag & (TREE | KIND | PLACE | AFTER) && !value) {
+		if (!next)
+			return usage(a, "%s lacks its %s", name,
+				     flag == TREE  ? "PID: give it, as in --tree 1234" :
+				     flag == KIND  ? "value: copied or direct" :
+				     flag == PLACE ? "value: ram, store, or ram,store" :
+						     "seconds: give them, as in --after=300");
+		value = next;
+		*ret_used = true;
 	}
+	if (flag == TREE)
+		return add_target(a, value, FIRN_SELECT_TREE);
+	if (value && !(flag & (KIND | PLACE | AFTER)))
+		return usage(a, "%s takes no value: leave out '=' and what follows", name);
 	if (*given & flag)
 		return usage(a, "%s is given twice: give it once", name);
 	*given |= flag;
-	if (flag & (PLACE | AFTER)) {
-		*ret_used = !value;
-		if (!value && !next)
-			return usage(a, flag == PLACE ? "--place lacks its value: ram, store, or ram,store"
-						      : "--after lacks its seconds: give them, as in --after=300");
-		value = value ? value : next;
-		return flag == PLACE ? take_place(a, value) : take_after(a, value);
-	}
-	if (value)
-		return usage(a, "%s takes no value: leave out '=' and what follows", name);
-	return FIRN_OK;
+	if (flag == KIND)
+		return take_kind(a, value);
+	if (flag == PLACE)
+		return take_place(a, value);
+	return flag == AFTER ? take_after(a, value) : FIRN_OK;
 }
 
 static int parse_words(struct firn_args *a, unsigned int takes, int argc, char *const *argv)

@@ -26,6 +26,7 @@ struct firn_args {
 	bool json, dry_run, all;
 	bool ram, move;    /* --place=ram; =ram,store */
 	long after;        /* seconds, or -1: not given */
+	unsigned int kind;   /* FIRN_COPIED, FIRN_DIRECT, or 0: not given */
 	struct firn_selector *targets; /* freed by firn_args_done() */
 	size_t count;
 	char error[256]; /* what is wrong: what to do */

@@ -43,6 +43,10 @@ static const char help_main[] =
 "Exit status: 0 done, 1 failed, 2 usage, 3 no such target, 4 refused, 5 not permitted,\n"
 "6 no agent, 7 store, 8 kernel, 9 pages lost, 10 some of several targets failed.\n";
 
+#define KINDS \
+"\n" \
+"--kind=copied: compressed, checked and encrypted.  direct: as it is, with almost no memory.\n"
+
 #define PLACES \
 "\n" \
 "--place=store: to the store (default).  ram: keep it in memory, compressed.  ram,store: keep it\n" \
@@ -50,16 +54,16 @@ static const char help_main[] =
 "is short.\n"
 
 static const char help_freeze[] =
-"usage: firn freeze [--dry-run] [--json] [--place PLACE] PID... [--tree PID]...\n"
+"usage: firn freeze [--dry-run] [--json] [--kind KIND] [--place PLACE] PID... [--tree PID]...\n"
 "\n"
 "Stop the targets, write their private memory to the store and give its RAM back.  They stay\n"
-"stopped until firn thaw.  --tree PID: a process and its descendants.\n" PLACES;
+"stopped until firn thaw.  --tree PID: a process and its descendants.\n" KINDS PLACES;
 
 static const char help_evict[] =
-"usage: firn evict [--dry-run] [--json] [--place PLACE] PID... [--tree PID]...\n"
+"usage: firn evict [--dry-run] [--json] [--kind KIND] [--place PLACE] PID... [--tree PID]...\n"
 "\n"
 "Write the targets' private memory to the store and give its RAM back, but let them run: what\n"
-"they touch comes back by itself.  --tree PID: a process and its descendants.\n" PLACES;
+"they touch comes back by itself.  --tree PID: a process and its descendants.\n" KINDS PLACES;
 
 static const char help_thaw[] =
 "usage: firn thaw [--dry-run] [--json] PID... [--tree PID]... | --all\n"
@@ -255,7 +259,7 @@ static int do_change(const struct firn_args *a)
 	struct firn_result *result = NULL;
 	struct firn_error e;
 	unsigned int flags = (a->dry_run ? FIRN_DRY_RUN : 0) | (a->all ? FIRN_ALL : 0) | (a->ram ? FIRN_IN_RAM : 0) |
-			     (a->move ? FIRN_MOVE : 0);
+			     (a->move ? FIRN_MOVE : 0) | a->kind;
 	int r;
 
 	r = firn_connect(&client, FIRN_CONNECT_START, &e);

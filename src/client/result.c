@@ -8,7 +8,7 @@
 #include "client/client.h"
 #include "proto/interface.h"
 
-#define EVICT_FLAGS (FIRN_DRY_RUN | FIRN_IN_RAM | FIRN_MOVE)
+#define EVICT_FLAGS (FIRN_DRY_RUN | FIRN_IN_RAM | FIRN_MOVE | FIRN_COPIED | FIRN_DIRECT)
 
 /* The strings of a target point into the JSON. */
 struct firn_result {
@@ -207,10 +207,11 @@ static int change(struct firn_client *c, const char *method, const struct firn_s
 		  struct firn_error *e)
 {
 	struct json_object *parameters;
+	const char *kind = flags & FIRN_DIRECT ? "direct" : flags & FIRN_COPIED ? "copied" : NULL;
 	bool whole = flags & FIRN_ALL, built;
 
 	*ret = NULL;
-	if (flags & ~allowed || (whole ? count != 0 : count == 0) ||
+	if (flags & ~allowed || (whole ? count != 0 : count == 0) || (flags & FIRN_DIRECT && flags & FIRN_COPIED) ||
 	    (flags & FIRN_MOVE && !(flags & FIRN_IN_RAM)))
 		return firn_client_fail(e, FIRN_USAGE, "usage",
 					"no target, or a flag that does not fit");
@@ -225,6 +226,7 @@ static int change(struct firn_client *c, const char *method, const struct firn_s
 		(whole ? add(parameters, "all", json_object_new_boolean(1))
 		       : add(parameters, "targets", selectors(targets, count))) &&
 		(!(flags & FIRN_DRY_RUN) || add(parameters, "dryRun", json_object_new_boolean(1))) &&
+		(!kind || add(parameters, "kind", json_object_new_string(kind))) &&
 		(!(flags & FIRN_IN_RAM) ||
 		 add(parameters, "place",
 		     json_object_new_string(flags & FIRN_MOVE ? FIRN_PACK_PLACE_RAM_STORE

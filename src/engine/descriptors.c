@@ -12,6 +12,7 @@
 #include <string.h>
 #include <sys/resource.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 #include <sys/syscall.h>
 
 #include "base/fd.h"
@@ -34,8 +35,8 @@ struct scratch {
 	struct {
 		uint64_t len;
 		int32_t level, type;
-		int32_t fd, pad;
-	} control;                      /* struct cmsghdr and one descriptor */
+		int32_t fd[2];
+	} control;                      /* struct cmsghdr and descriptors: of the device; of the pack, or -1 */
 };
 
 static int call(struct firn_inject *i, long nr, uint64_t a, uint64_t b, uint64_t c, uint64_t d,
@@ -82,25 +83,25 @@ static uint64_t socket_inode(pid_t pid, int fd)
 	return strtoull(link + 8, NULL, 10);
 }
 
-static int send_device(int socket, int device)
+static int send_descriptors(int socket, const int *fds, unsigned int n)
 {
 	union {
 		struct cmsghdr h;
-		char space[CMSG_SPACE(sizeof(int))];
+		char space[CMSG_SPACE(2 * sizeof(int))];
 	} control;
 	char byte = 'f';
 	struct iovec iov = { &byte, 1 };
 	struct msghdr msg = {
 		.msg_iov = &iov, .msg_iovlen = 1,
-		.msg_control = &control, .msg_controllen = sizeof(control),
+		.msg_control = &control, .msg_controllen = CMSG_SPACE(n * sizeof(int)),
 	};
 	long r;
 
 	memset(&control, 0, sizeof(control));
-	control.h.cmsg_len = CMSG_LEN(sizeof(int));
+	control.h.cmsg_len = CMSG_LEN(n * sizeof(int));
 	control.h.cmsg_level = SOL_SOCKET;
 	control.h.cmsg_type = SCM_RIGHTS;
-	memcpy(CMSG_DATA(&control.h), &device, sizeof(int));
+	memcpy(CMSG_DATA(&control.h), fds, n * sizeof(int));
 	r = firn_sys.sendmsg(socket, &msg, MSG_NOSIGNAL);
 	return r == 1 ? 0 : r < 0 ? (int)r : -EIO;
 }
@@ -117,8 +118,10 @@ static int failed(struct firn_err *e, pid_t pid, const char *what, long r)
 			    strerror((int)-r));
 }
 
-int firn_uffd_enter(struct firn_engine *en, struct firn_target *t, struct firn_inject *i, struct firn_err *e)
+int firn_uffd_enter(struct firn_engine *en, struct firn_target *t, struct firn_inject *i, int pack, int *ret_pack,
+		    struct firn_err *e)
 {
+	const int sent[2] = { en->uffd_device, pack };
 	struct uffdio_api api = { .api = UFFD_API, .features = FIRN_UFFD_FEATURES };
 	uint64_t base = i->j->scratch;
 	struct scratch s;
@@ -137,7 +140,7 @@ int firn_uffd_enter(struct firn_engine *en, struct firn_target *t, struct firn_i
 	s.msg.controllen = sizeof(s.control);
 	s.iov_base = base + offsetof(struct scratch, byte);
 	s.iov_len = 1;
-	s.control.fd = -1;
+	s.control.fd[0] = s.control.fd[1] = -1;
 	err = firn_inject_write(i, 0, &s, sizeof(s));
 	if (!err)
 		err = firn_inject_begin(i, i->stop->threads[0].tid);
@@ -145,6 +148,7 @@ int firn_uffd_enter(struct firn_engine *en, struct firn_target *t, struct firn_i
 		return failed(e, t->pid, "preparing the descriptors", err);
 	i->j->pair[0] = i->j->pair[1] = 0;
 	i->j->opening_uffd = 1;
+	i->j->has_pack = pack >= 0;
 
 	err = call(i, SYS_socketpair, AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, base, FIRN_POINT_SOCKETPAIR_ENTRY,
 		   FIRN_POINT_SOCKETPAIR_EXIT, &r);
@@ -162,7 +166,7 @@ int firn_uffd_enter(struct firn_engine *en, struct firn_target *t, struct firn_i
 		err = failed(e, t->pid, "pidfd_getfd", ours);
 		goto undo;
 	}
-	err = send_device(ours, en->uffd_device);
+	err = send_descriptors(ours, sent, pack < 0 ? 1 : 2);
 	if (err) {
 		failed(e, t->pid, "sending a descriptor", err);
 		goto undo;
@@ -173,8 +177,9 @@ int firn_uffd_enter(struct firn_engine *en, struct firn_target *t, struct firn_i
 		err = firn_inject_read(i, 0, &s, sizeof(s));
 	if (err)
 		goto bad;
-	device = s.control.fd;
-	if (r != 1 || device < 0) {
+	device = s.control.fd[0];
+	/* A descriptor that found no room is not told of. */
+	if (r != 1 || device < 0 || (pack >= 0 && s.control.fd[1] < 0)) {
 		err = failed(e, t->pid, "receiving a descriptor", r < 0 ? r : -EMFILE);
 		goto undo;
 	}
@@ -215,6 +220,8 @@ int firn_uffd_enter(struct firn_engine *en, struct firn_target *t, struct firn_i
 	t->armed.uffd = firn_fd_steal(&copy);
 	firn_image_hold(en, t->image, t->armed.uffd);
 	i->j->opening_uffd = 0;
+	if (pack >= 0)
+		*ret_pack = s.control.fd[1];
 	err = 0;
 	goto out;
 bad:
@@ -226,10 +233,11 @@ undo:
 	close_there(i, s.pair[0]);
 	close_there(i, s.pair[1]);
 	close_there(i, device);
+	close_there(i, s.control.fd[1]);
 	close_there(i, low);
 	if (high != low)
 		close_there(i, high);
-	i->j->opening_uffd = 0;
+	i->j->opening_uffd = i->j->has_pack = 0;
 out:
 	if (err != -ESRCH && err != -ENOTRECOVERABLE) {
 		int back = firn_inject_end(i);
@@ -257,6 +265,19 @@ int firn_uffd_leave(struct firn_target *t, struct firn_inject *i)
 	return err;
 }
 
+int firn_pack_leave(struct firn_inject *i, int fd)
+{
+	int err = firn_inject_begin(i, i->stop->threads[0].tid);
+
+	if (!err)
+		err = close_there(i, fd);
+	if (!err)
+		err = firn_inject_end(i);
+	if (!err)
+		i->j->has_pack = 0;
+	return err;
+}
+
 /* Are these the two ends of one socket pair?  A word sent into one comes out of the other. */
 static bool is_our_pair(int pidfd, const int32_t pair[2])
 {
@@ -273,43 +294,55 @@ static bool is_our_pair(int pidfd, const int32_t pair[2])
 	       recv(b, &back, sizeof(back), MSG_DONTWAIT) == sizeof(back) && back == token;
 }
 
-struct uffds {
+/* Descriptors to close: userfaultfds but one, and those of the pack. */
+struct strays {
 	pid_t pid;
+	bool uffds;
+	struct stat pack;               /* st_ino 0: none */
 	int keep, fds[8];
 	unsigned int n;
 };
 
-static int note_uffd(void *arg, long fd)
+static int note_stray(void *arg, long fd)
 {
-	struct uffds *u = arg;
+	struct strays *u = arg;
+	char path[64];
+	struct stat st;
+	bool is_one = u->uffds && fd != u->keep && firn_uffd_is_one(u->pid, (int)fd);
 
-	if (fd != u->keep && u->n < ARRAY_SIZE(u->fds) && firn_uffd_is_one(u->pid, (int)fd))
+	snprintf(path, sizeof(path), "/proc/%d/fd/%ld", u->pid, fd);
+	if (!is_one && u->pack.st_ino && !stat(path, &st))
+		is_one = st.st_ino == u->pack.st_ino && st.st_dev == u->pack.st_dev;
+	if (is_one && u->n < ARRAY_SIZE(u->fds))
 		u->fds[u->n++] = (int)fd;
 	return 0;
 }
 
 int firn_uffd_sweep(struct firn_target *t, struct firn_inject *i, int keep)
 {
-	struct uffds u = { t->pid, keep, { 0 }, 0 };
+	struct strays u = { .pid = t->pid, .uffds = i->j->opening_uffd, .keep = keep };
 	char path[64], link[64];
 	struct scratch s;
 	ssize_t n;
 	int err;
 
 	snprintf(path, sizeof(path), "/proc/%d/fd", t->pid);
-	firn_sys_each_number(path, note_uffd, &u);
-	err = firn_inject_read(i, 0, &s, sizeof(s));
+	if (i->j->has_pack && t->pack && fstat(t->pack->file.fd, &u.pack))
+		u.pack.st_ino = 0;
+	firn_sys_each_number(path, note_stray, &u);
+	memset(&s, -1, sizeof(s));
+	err = i->j->opening_uffd ? firn_inject_read(i, 0, &s, sizeof(s)) : 0;
 	if (!err)
 		err = firn_inject_begin(i, i->stop->threads[0].tid);
 	if (err)
 		return err;
-	if (s.control.fd >= 0) {
-		snprintf(path, sizeof(path), "/proc/%d/fd/%d", t->pid, s.control.fd);
+	if (s.control.fd[0] >= 0) {
+		snprintf(path, sizeof(path), "/proc/%d/fd/%d", t->pid, s.control.fd[0]);
 		n = readlink(path, link, sizeof(link) - 1);
 		if (n > 0) {
 			link[n] = 0;
 			if (!strcmp(link, FIRN_UFFD_DEVICE))
-				err = close_there(i, s.control.fd);
+				err = close_there(i, s.control.fd[0]);
 		}
 	}
 	if (!i->j->pair[0] && s.pair[0] >= 0 && is_our_pair(t->pidfd, s.pair))
@@ -323,6 +356,6 @@ int firn_uffd_sweep(struct firn_target *t, struct firn_inject *i, int keep)
 	if (!err)
 		err = firn_inject_end(i);
 	if (!err)
-		i->j->opening_uffd = 0;
+		i->j->opening_uffd = i->j->has_pack = 0;
 	return err;
 }

@@ -55,6 +55,7 @@ struct firn_report {
 	uint32_t blocks, cipher;
 	bool in_ram;                 /* the pack is in memory, not in the store */
 	uint32_t move_after_s;       /* and goes to the store after so long; FIRN_PACK_STAYS */
+	enum firn_pack_kind kind;    /* 0: no pack yet */
 	char pack_path[512];
 	uint64_t write_calls, write_bytes, read_calls, read_bytes, blocks_read, faults, lost;
 	uint64_t fault_p50_ns, fault_p99_ns, fault_max_ns;
@@ -73,6 +74,7 @@ struct firn_engine_config {
 	const char *store_dir;       /* packs */
 	const uint8_t *key;          /* 32 bytes, for as long as the engine lives */
 	enum firn_cipher cipher;
+	enum firn_pack_kind kind;    /* of packs where a request does not say */
 	uint64_t *generation;        /* counts packs under this key; shared memory that outlives the agent */
 	pid_t keeper;                /* refused as a target */
 };
@@ -103,6 +105,7 @@ void firn_engine_set_keeper(struct firn_engine *en, pid_t keeper);
 struct firn_evict_options {
 	bool freeze;                 /* leave it stopped */
 	bool dry_run;                /* plan only */
+	enum firn_pack_kind kind;    /* 0: the engine's */
 	pid_t client;                /* neither it nor an ancestor of it is touched */
 	uid_t uid;                   /* who asks: looked at again when the target is stopped */
 	gid_t gid;

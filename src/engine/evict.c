@@ -131,10 +131,12 @@ static int take(struct firn_eviction *j)
 	if (!err && !j->total_pages)
 		err = firn_err_set(j->e, FIRN_EXIT_REFUSED, EINVAL, "nothing",
 				   "process %d has no private memory that could be evicted", j->t->pid);
+	if (!err && j->direct)
+		err = firn_direct_plan(j->en, j->t->pid, j->total_pages, j->e);
 	firn_point(FIRN_POINT_WALKED);
 	firn_eviction_lap(j, FIRN_PHASE_WALK);
 	if (!err)
-		err = firn_uffd_enter(j->en, j->t, &j->inject, j->e);
+		err = firn_uffd_enter(j->en, j->t, &j->inject, j->pack_fd, &j->pack_there, j->e);
 	if (!err) {
 		err = firn_pager_add(j->en->pager, &j->t->armed);
 		j->t->served = !err;
@@ -143,7 +145,7 @@ static int take(struct firn_eviction *j)
 	}
 	firn_point(FIRN_POINT_UFFD_OPEN);
 	if (!err)
-		err = firn_slices_evict(j);
+		err = j->direct ? firn_direct_evict(j) : firn_slices_evict(j);
 	if (err == -ESRCH || err == -ENOTRECOVERABLE)
 		goto out;
 	firn_point(FIRN_POINT_LEAVING);
@@ -209,7 +211,7 @@ static int run(struct firn_eviction *j)
 	if (err)
 		return firn_err_set(j->e, FIRN_EXIT_FAILED, -err, "no-memory", "process %d cannot be prepared (%s)", j->t->pid,
 				    strerror(-err));
-	err = firn_slice_open_pack(j);
+	err = j->kind == FIRN_PACK_DIRECT ? firn_direct_open_pack(j) : firn_slice_open_pack(j);
 	if (err)
 		return err;
 	j->t->pack = j->pack;
@@ -227,6 +229,7 @@ static void finish(struct firn_eviction *j, int err)
 	struct firn_target *t = j->t;
 	struct firn_proc proc;
 
+	firn_direct_close_pack(j);
 	firn_slice_close_pack(j);
 	firn_pagemap_close(&j->pagemap);
 	firn_stop_close(&j->stop);
@@ -287,7 +290,7 @@ int firn_engine_evict(struct firn_engine *en, pid_t pid, const struct firn_evict
 	j->o = o;
 	j->report = ret;
 	j->e = &ret->err;
-	j->pagemap.fd = -1;
+	j->pagemap.fd = j->pack_fd = j->pack_there = -1;
 	pthread_mutex_init(&j->lock, NULL);
 	pthread_cond_init(&j->moved, NULL);
 	j->started = j->clock = firn_sys.clock_ns();
@@ -307,14 +310,20 @@ int firn_engine_evict(struct firn_engine *en, pid_t pid, const struct firn_evict
 	}
 	/* What stays in memory needs no store. */
 	j->cipher = o->ram && !o->move ? firn_ram_cipher(en) : en->config.cipher;
-	if (!o->ram || o->move)
+	j->kind = o->kind ? o->kind : o->ram ? FIRN_PACK_COPIED : en->config.kind;
+	if (o->ram && j->kind == FIRN_PACK_DIRECT)
+		err = firn_err_set(&ret->err, FIRN_EXIT_REFUSED, EINVAL, "kind-in-memory",
+				   "process %d: a direct pack cannot be kept in memory, it would take as much: use --kind=copied", pid);
+	else if (!o->ram || o->move)
 		err = firn_store_check(en->config.store_dir, &ret->err);
-	if (!err && !o->dry_run)
+	if (!err && !o->dry_run && j->kind == FIRN_PACK_COPIED)
 		err = firn_slice_prepare(j);
 	if (!err)
 		err = firn_plan_make(en, pid, o, &j->plan, &ret->err);
 	if (!err && o->ram)
 		err = choose_ram(j);
+	if (!err && j->kind == FIRN_PACK_DIRECT)
+		err = firn_direct_plan(en, pid, j->plan.pages, &ret->err);
 	if (err || o->dry_run) {
 		memcpy(ret->comm, j->plan.proc.comm, sizeof(ret->comm));
 		ret->start_time = j->plan.proc.start_time;

@@ -7,6 +7,7 @@
 #define FIRN_ENGINE_EVICTION_H
 
 #include "engine/internal.h"
+#include "pack/direct.h"
 #include "transfer/workers.h"
 
 #define FIRN_SLICE_PAGES 65536u              /* 256 MiB of 4 KiB pages */
@@ -45,7 +46,10 @@ struct firn_eviction {
 	struct firn_stop stop;
 	struct firn_inject inject;
 	struct firn_pagemap pagemap;
-	struct firn_builder *builder;
+	enum firn_pack_kind kind;
+	struct firn_builder *builder;        /* of a copied pack, */
+	struct firn_direct *direct;          /* of a direct one; the target has the pack as pack_there */
+	int pack_fd, pack_there;             /* -1: none; ours is for writing only */
 	struct firn_pack_ref *pack;
 	enum firn_cipher cipher;     /* of the pack */
 	bool in_ram;                 /* where it is made */
@@ -125,5 +129,26 @@ int firn_slice_open_pack(struct firn_eviction *j);
 int firn_slices_evict(struct firn_eviction *j);
 /* End what serves the builder, and the builder: whatever there is of them.  May be called again. */
 void firn_slice_close_pack(struct firn_eviction *j);
+
+/* What both kinds share.  Cut what was walked into slices; @falling: smaller towards the end, where something goes
+ * on beside a slice's drop, but not beside the last one's. */
+void firn_slices_cut(struct firn_eviction *j, bool falling);
+/* Arm and drop a slice that is stored and whose blocks the pack's tables show. */
+int firn_slice_take(struct firn_eviction *j, const struct firn_slice *s);
+/* Write to the pack, as firn_builder_ops says; @ctx: the eviction. */
+int firn_slice_write(void *ctx, const void *buf, size_t len, struct firn_poff offset);
+/* What the pack says of itself, and of whom it holds what. */
+void firn_slice_describe(struct firn_eviction *j, struct firn_builder_pack *ret);
+struct firn_builder_index firn_slice_index(struct firn_eviction *j, struct firn_pack_target *target);
+/* Set *j->e for a store that refused with @err; returns an errno. */
+int firn_slice_store_failed(struct firn_eviction *j, int err);
+
+/* --- direct.c: as slice.c, where the target writes its pages itself --- */
+
+/* May @pid, whose limits are looked at, write so many pages itself?  Returns 0, or -errno with *@e. */
+int firn_direct_plan(struct firn_engine *en, pid_t pid, uint64_t pages, struct firn_err *e);
+int firn_direct_open_pack(struct firn_eviction *j);
+int firn_direct_evict(struct firn_eviction *j);
+void firn_direct_close_pack(struct firn_eviction *j);
 
 #endif

@@ -230,6 +230,7 @@ int firn_pack_ref_create(struct firn_engine *en, struct firn_pack_ref **ret, con
 	}
 	firn_packfile_format(&p->file, mem, shape->max_blocks, shape->max_fills);
 	p->file.m->generation = generation;
+	p->file.m->kind = shape->kind;
 	p->file.m->cipher = shape->cipher;
 	p->file.m->in_ram = shape->in_ram;
 	p->file.m->move_after_s = shape->move_after_s;

@@ -17,7 +17,7 @@
 #include "transfer/packfile.h"
 
 #define FIRN_IMAGE_MAGIC 0x6567616d696e7266ull   /* "frnimage" */
-#define FIRN_IMAGE_VERSION 3u
+#define FIRN_IMAGE_VERSION 4u
 
 /* A target's shared memory: all that a successor needs.  The link memory follows, page aligned. */
 struct firn_image {
@@ -63,6 +63,7 @@ struct firn_pack_ref {
 
 /* What a pack is made as. */
 struct firn_pack_shape {
+	enum firn_pack_kind kind;
 	uint32_t max_blocks, max_fills;
 	enum firn_cipher cipher;
 	bool in_ram;
@@ -173,11 +174,17 @@ int firn_plan_hazards(pid_t pid, struct firn_err *e);
 
 /* --- descriptors.c: the userfaultfd's way into the target and out --- */
 
-/* Open a userfaultfd in the target; our copy is the result.  Injection is open, none begun. */
-int firn_uffd_enter(struct firn_engine *en, struct firn_target *t, struct firn_inject *i, struct firn_err *e);
+/*
+ * Open a userfaultfd in the target; our copy is the result.  Injection is open, none begun.  @pack: -1, or a
+ * descriptor of ours that the target is given too, under number *@ret_pack; firn_pack_leave takes it away.
+ */
+int firn_uffd_enter(struct firn_engine *en, struct firn_target *t, struct firn_inject *i, int pack, int *ret_pack,
+		    struct firn_err *e);
+/* Close descriptor @fd of the pack there.  Injection as above. */
+int firn_pack_leave(struct firn_inject *i, int fd);
 /* Close it there.  Injection as above. */
 int firn_uffd_leave(struct firn_target *t, struct firn_inject *i);
-/* Close what a dead agent left half way: our sockets and userfaultfds, but @keep. */
+/* Close what a dead agent left half way: our sockets and userfaultfds, but @keep; the pack. */
 int firn_uffd_sweep(struct firn_target *t, struct firn_inject *i, int keep);
 /* Is descriptor @fd of @pid a userfaultfd? */
 bool firn_uffd_is_one(pid_t pid, int fd);

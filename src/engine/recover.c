@@ -146,7 +146,7 @@ static int settle(struct firn_target *t, struct firn_err *e)
 		err = firn_inject_take_over(inject, &stop, &image->inject, e);
 		if (err == 1) {
 			err = 0;
-			if (image->inject.opening_uffd)
+			if (image->inject.opening_uffd || image->inject.has_pack)
 				err = firn_uffd_sweep(t, inject, t->served ? image->target_uffd : -1);
 			if (!err)
 				err = firn_inject_close(inject);

@@ -23,7 +23,7 @@
 
 /* --- Builder callbacks, on its threads ------------------------------------------------------------ */
 
-static int write_pack(void *ctx, const void *buf, size_t len, struct firn_poff offset)
+int firn_slice_write(void *ctx, const void *buf, size_t len, struct firn_poff offset)
 {
 	struct firn_eviction *j = ctx;
 	size_t done = 0;
@@ -94,17 +94,16 @@ static int read_target(void *ctx, const struct firn_pack_run *runs, uint32_t n, 
 
 /* --- Gathering, while slices before are armed and dropped ----------------------------------------- */
 
-/* Cut what was walked into slices.  They become smaller towards the end: nothing goes on beside the last
- * one's drop. */
-static void cut_slices(struct firn_eviction *j)
+void firn_slices_cut(struct firn_eviction *j, bool falling)
 {
 	uint64_t rest = j->total_pages;
 	uint32_t page = j->en->page_size;
 
 	for (uint32_t next = 0; next < j->nstretches;) {
 		struct firn_slice *s = &j->slices[j->nslices++];
-		uint64_t size = rest <= 2 * FIRN_SLICE_LEAST_PAGES ? rest : firn_min_u64(rest / 2, FIRN_SLICE_PAGES);
+		uint64_t size = !falling || rest <= 2 * FIRN_SLICE_LEAST_PAGES ? rest : rest / 2;
 
+		size = firn_min_u64(size, FIRN_SLICE_PAGES);
 		s->first = next;
 		while (next < j->nstretches && s->pages < size) {
 			struct firn_stretch *t = &j->stretches[next];
@@ -136,20 +135,26 @@ static void cut_slices(struct firn_eviction *j)
 	}
 }
 
-static int finish_pack(struct firn_eviction *j)
+struct firn_builder_index firn_slice_index(struct firn_eviction *j, struct firn_pack_target *target)
 {
-	struct firn_pack_target target = {
+	*target = (struct firn_pack_target){
 		.pid = j->t->pid,
 		.start_time = j->t->image->start_time,
 		.runs = j->nruns,
 	};
-	struct firn_builder_index index = {
-		.targets = &target, .ntargets = 1,
+	memcpy(target->comm, j->t->image->comm, sizeof(target->comm));
+	return (struct firn_builder_index){
+		.targets = target, .ntargets = 1,
 		.runs = j->runs, .nruns = j->nruns,
 		.places = j->places, .nplaces = j->nplaces,
 	};
+}
 
-	memcpy(target.comm, j->t->image->comm, sizeof(target.comm));
+static int finish_pack(struct firn_eviction *j)
+{
+	struct firn_pack_target target;
+	struct firn_builder_index index = firn_slice_index(j, &target);
+
 	return firn_builder_finish(j->builder, &index, &j->pack_bytes);
 }
 
@@ -311,7 +316,7 @@ static int drop(struct firn_eviction *j, const struct firn_slice *s)
 	return firn_inject_end(&j->inject);
 }
 
-static int store_failed(struct firn_eviction *j, int err)
+int firn_slice_store_failed(struct firn_eviction *j, int err)
 {
 	if (j->in_ram)
 		return firn_err_set(j->e, FIRN_EXIT_STORE, -err, err == -ENOSPC ? "ram-full" : "ram-write",
@@ -329,7 +334,7 @@ static int store_failed(struct firn_eviction *j, int err)
 static int gather_failed(struct firn_eviction *j, int err)
 {
 	if (!j->read_err)
-		return store_failed(j, err);
+		return firn_slice_store_failed(j, err);
 	return firn_err_set(j->e, FIRN_EXIT_FAILED, -j->read_err, "read",
 			    "process %d: memory at %#llx cannot be read (%s): left running, nothing evicted", j->t->pid,
 			    (unsigned long long)j->bad_address, strerror(-j->read_err));
@@ -355,22 +360,10 @@ static int await_stored(struct firn_eviction *j, const struct firn_slice *s, boo
 	return 0;
 }
 
-static int evict_slice(struct firn_eviction *j, uint32_t n)
+int firn_slice_take(struct firn_eviction *j, const struct firn_slice *s)
 {
 	struct firn_link *l = &j->t->armed.link;
-	const struct firn_slice *s = &j->slices[n];
 	int err;
-
-	err = await_gathered(j, n);
-	if (err)
-		return gather_failed(j, err);
-	firn_point(FIRN_POINT_GATHERED);
-	firn_eviction_lap(j, FIRN_PHASE_GATHER);
-	err = await_stored(j, s, n + 1 == j->nslices);
-	if (err)
-		return err;
-	firn_point(FIRN_POINT_WRITTEN);
-	firn_eviction_lap(j, FIRN_PHASE_WRITE);
 
 	err = arm(j, s);
 	if (!err)
@@ -399,11 +392,29 @@ static int evict_slice(struct firn_eviction *j, uint32_t n)
 	return 0;
 }
 
+static int evict_slice(struct firn_eviction *j, uint32_t n)
+{
+	const struct firn_slice *s = &j->slices[n];
+	int err;
+
+	err = await_gathered(j, n);
+	if (err)
+		return gather_failed(j, err);
+	firn_point(FIRN_POINT_GATHERED);
+	firn_eviction_lap(j, FIRN_PHASE_GATHER);
+	err = await_stored(j, s, n + 1 == j->nslices);
+	if (err)
+		return err;
+	firn_point(FIRN_POINT_WRITTEN);
+	firn_eviction_lap(j, FIRN_PHASE_WRITE);
+	return firn_slice_take(j, s);
+}
+
 int firn_slices_evict(struct firn_eviction *j)
 {
 	int err = 0;
 
-	cut_slices(j);
+	firn_slices_cut(j, true);
 	firn_lane_begin(j->writer, write_all, j);
 	firn_lane_begin(j->gatherer, gather, j);
 	for (uint32_t n = 0; !err && n < j->nslices; n++)
@@ -413,6 +424,31 @@ int firn_slices_evict(struct firn_eviction *j)
 	firn_lane_wait(j->gatherer);
 	firn_lane_wait(j->writer);
 	return err;
+}
+
+void firn_slice_describe(struct firn_eviction *j, struct firn_builder_pack *ret)
+{
+	struct timespec ts;
+	char boot[64];
+
+	memset(ret, 0, sizeof(*ret));
+	ret->pid = j->t->pid;
+	ret->start_time = j->t->image->start_time;
+	clock_gettime(CLOCK_REALTIME, &ts);
+	ret->generation = j->pack->file.m->generation;
+	ret->created_ns = (uint64_t)ts.tv_sec * 1000000000u + (uint64_t)ts.tv_nsec;
+	memcpy(ret->comm, j->t->image->comm, sizeof(ret->comm));
+	ret->blocks = j->pack->file.blocks;
+	ret->blocks_cap = j->pack->file.m->max_blocks;
+	ret->fills = j->pack->file.fills;
+	ret->fills_cap = j->pack->file.m->max_fills;
+	if (firn_sys_read_file("/proc/sys/kernel/random/boot_id", boot, sizeof(boot)) > 0) {
+		unsigned int n = 0, byte;
+
+		for (char *p = boot; *p && n < 16; p += *p == '-' ? 1 : 2)
+			if (*p != '-' && sscanf(p, "%2x", &byte) == 1)
+				ret->boot_id[n++] = (uint8_t)byte;
+	}
 }
 
 static unsigned int count_cores(void)
@@ -448,7 +484,7 @@ static int open_builder(void *arg)
 		.workers = count_cores(),
 		.out_bytes = output_bytes(j->report->pid),
 		.own_writer = true,
-		.ops = { .read = read_target, .write = write_pack, .run = run_workers },
+		.ops = { .read = read_target, .write = firn_slice_write, .run = run_workers },
 		.ctx = j,
 	};
 	int err = firn_workers_open(&j->workers, config.workers);
@@ -471,15 +507,14 @@ int firn_slice_prepare(struct firn_eviction *j)
 int firn_slice_open_pack(struct firn_eviction *j)
 {
 	struct firn_pack_shape shape = {
+		.kind = FIRN_PACK_COPIED,
 		.max_blocks = (uint32_t)firn_builder_blocks_max(j->max_pages, j->en->page_size, j->max_slices + 1),
 		.max_fills = FIRN_FILLS_MAX / 16,
 		.cipher = j->cipher,
 		.in_ram = j->in_ram,
 		.move_after_s = j->in_ram && j->o->move ? j->o->after_s : FIRN_PACK_STAYS,
 	};
-	struct firn_builder_pack pack = { .pid = j->t->pid, .start_time = j->t->image->start_time };
-	struct timespec ts;
-	char boot[64];
+	struct firn_builder_pack pack;
 	int err;
 
 	err = firn_pack_ref_create(j->en, &j->pack, &shape, j->e);
@@ -491,21 +526,7 @@ int firn_slice_open_pack(struct firn_eviction *j)
 	if (err)
 		return firn_err_set(j->e, FIRN_EXIT_FAILED, -err, "no-memory", "no memory for a pack's buffers (%s)",
 				    strerror(-err));
-	clock_gettime(CLOCK_REALTIME, &ts);
-	pack.generation = j->pack->file.m->generation;
-	pack.created_ns = (uint64_t)ts.tv_sec * 1000000000u + (uint64_t)ts.tv_nsec;
-	memcpy(pack.comm, j->t->image->comm, sizeof(pack.comm));
-	pack.blocks = j->pack->file.blocks;
-	pack.blocks_cap = j->pack->file.m->max_blocks;
-	pack.fills = j->pack->file.fills;
-	pack.fills_cap = j->pack->file.m->max_fills;
-	if (firn_sys_read_file("/proc/sys/kernel/random/boot_id", boot, sizeof(boot)) > 0) {
-		unsigned int n = 0, byte;
-
-		for (char *p = boot; *p && n < 16; p += *p == '-' ? 1 : 2)
-			if (*p != '-' && sscanf(p, "%2x", &byte) == 1)
-				pack.boot_id[n++] = (uint8_t)byte;
-	}
+	firn_slice_describe(j, &pack);
 	err = firn_builder_begin(j->builder, &pack);
 	if (err)
 		return firn_err_set(j->e, FIRN_EXIT_FAILED, -err, "builder", "a pack cannot be begun (%s)", strerror(-err));

@@ -117,7 +117,7 @@ static bool is_wanted(const struct stream *s, uint32_t block)
 
 /* Put the pages of the decoded @block where they belong.  @*from: one more than the link to begin with, and
  * where it came to. */
-static enum firn_installed put_back(struct stream *s, struct worker *w, uint32_t block, uint32_t *from)
+static enum firn_installed put_back(struct stream *s, struct worker *w, uint32_t block, const void *raw, uint32_t *from)
 {
 	enum firn_installed r = FIRN_INSTALLED;
 
@@ -129,7 +129,7 @@ static enum firn_installed put_back(struct stream *s, struct worker *w, uint32_t
 		if (find_run(&s->a->link, index, &w->run, &run)) {
 			bool evicted = firn_link_state(firn_link_get(&s->a->link, index)) == FIRN_PAGE_EVICTED;
 
-			r = firn_armed_install(s->a, &run, index, run.first + run.npages - index, block, w->raw, &n);
+			r = firn_armed_install(s->a, &run, index, run.first + run.npages - index, block, raw, &n);
 			if (r == FIRN_INSTALLED && evicted)
 				atomic_fetch_add(&s->pages, n);
 		}
@@ -149,16 +149,21 @@ static void bring_block(void *arg, uint32_t i, uint32_t worker)
 	struct firn_packfile *p = s->a->pack;
 	uint32_t number = s->chunk.first + i, from = s->first[number];
 	struct firn_piece piece;
+	const void *raw;
 
 	if (!from || atomic_load(&s->err) || !is_wanted(s, number))
 		return;
 	firn_pace_give_way(&w->pace, s->a);
 	piece = firn_piece_of_block(p->m->generation, number, p->m->page_size, &p->blocks[number]);
-	if (firn_codec_decode(&w->codec, &piece, firn_chunk_stored(s->reader, p, &s->chunk, number), w->raw))
-		return;
+	raw = firn_chunk_stored(s->reader, p, &s->chunk, number);
+	if (p->m->kind != FIRN_PACK_DIRECT) {
+		if (firn_codec_decode(&w->codec, &piece, raw, w->raw))
+			return;
+		raw = w->raw;
+	}
 	atomic_fetch_add(&s->blocks, 1);
 	for (unsigned int tries = 0; from && tries < TRIES; tries++) {
-		enum firn_installed r = put_back(s, w, number, &from);
+		enum firn_installed r = put_back(s, w, number, raw, &from);
 
 		firn_point(FIRN_POINT_THAW_BLOCK);
 		if (r == FIRN_INSTALL_GONE)

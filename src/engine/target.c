@@ -138,6 +138,7 @@ void firn_target_fill_report(const struct firn_target *t, struct firn_report *r)
 		r->duplicates = p->duplicates;
 		r->blocks = p->blocks;
 		r->cipher = p->cipher;
+		r->kind = p->kind == FIRN_PACK_DIRECT ? FIRN_PACK_DIRECT : FIRN_PACK_COPIED;
 		r->write_calls = p->write_calls;
 		r->write_bytes = p->write_bytes;
 		memcpy(r->pack_path, firn_pack_path(t->pack), sizeof(r->pack_path));

@@ -34,7 +34,9 @@ int firn_walk_check_threads(struct firn_eviction *j)
 #ifdef SYS_process_madvise
 		SYS_process_madvise,
 #endif
+		SYS_pwritev,            /* the last: of a direct pack only */
 	};
+	unsigned int ncalls = ARRAY_SIZE(calls) - (j->kind != FIRN_PACK_DIRECT);
 	struct firn_regs regs;
 	long nr = -1;
 	int err = 0;
@@ -53,7 +55,7 @@ int firn_walk_check_threads(struct firn_eviction *j)
 			return firn_err_set(j->e, FIRN_EXIT_REFUSED, EPERM, "seccomp-strict",
 					    "process %d is in seccomp strict mode: an injected call would end it", j->t->pid);
 		if (mode)
-			err = firn_seccomp_forbids(tid, calls, ARRAY_SIZE(calls), firn_arch_pc(&regs),
+			err = firn_seccomp_forbids(tid, calls, ncalls, firn_arch_pc(&regs),
 						   (struct sock_filter *)(void *)j->buffer, &nr);
 	}
 	if (err)
@@ -294,6 +296,9 @@ int firn_walk(struct firn_eviction *j)
 	while (!err && (r = firn_vmas_next(&v, &m)) > 0) {
 		struct firn_range span = { m.start, m.end };
 
+		/* What the target itself may not read it cannot write to the store either. */
+		if (j->kind == FIRN_PACK_DIRECT && !m.readable)
+			continue;
 		if (m.why == FIRN_VMA_OK && m.anon_bytes && m.start != j->t->image->inject.scratch)
 			err = walk_mapping(j, span, m.anon_bytes);
 	}

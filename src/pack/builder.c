@@ -210,17 +210,6 @@ void firn_builder_write_all(struct firn_builder *b)
 	firn_output_write_all(&b->out);
 }
 
-static uint32_t host_machine(void)
-{
-#if defined(__x86_64__)
-	return 62;
-#elif defined(__aarch64__)
-	return 183;
-#else
-	return 0;
-#endif
-}
-
 int firn_builder_begin(struct firn_builder *b, const struct firn_builder_pack *pack)
 {
 	struct firn_pack_header *h = &b->header;
@@ -244,23 +233,7 @@ int firn_builder_begin(struct firn_builder *b, const struct firn_builder_pack *p
 	b->next_block = 0;
 	b->sliced_pages = 0;
 
-	memset(h, 0, sizeof(*h));
-	memcpy(h->magic, FIRN_PACK_MAGIC, sizeof(h->magic));
-	h->version = FIRN_PACK_VERSION;
-	h->header_bytes = sizeof(*h);
-	h->kind = FIRN_PACK_COPIED;
-	h->cipher = (uint8_t)b->cipher;
-	h->codec = FIRN_CODEC_LZ4;
-	h->block_pages = FIRN_BLOCK_PAGES;
-	h->page_size = b->page_size;
-	h->machine = pack->machine ? pack->machine : host_machine();
-	h->pid = pack->pid;
-	h->generation = pack->generation;
-	h->start_time = pack->start_time;
-	h->created_ns = pack->created_ns;
-	memcpy(h->boot_id, pack->boot_id, sizeof(h->boot_id));
-	memcpy(h->comm, pack->comm, sizeof(h->comm));
-	h->checksum = XXH3_64bits(h, offsetof(struct firn_pack_header, checksum));
+	firn_pack_make_header(h, pack, FIRN_PACK_COPIED, b->cipher, b->page_size);
 	firn_output_begin(&b->out);
 	firn_output_reserve(&b->out, &header_bytes, 1, &offset);
 	firn_output_put(&b->out, offset, h, sizeof(*h));
@@ -584,58 +557,9 @@ int firn_builder_await(struct firn_builder *b, uint64_t end)
 	return firn_output_await(&b->out, end);
 }
 
-/* Where in the index's sections the next piece begins. */
-struct index_cursor {
-	uint32_t section;
-	uint64_t done_bytes;            /* of that section */
-};
-
-/* Copy up to @room bytes of the index, in the order of its sections. */
-static uint32_t gather_index(const struct firn_pack_index *x, struct index_cursor *c, uint8_t *to,
-			     uint32_t room)
+static int append(void *ctx, const void *data, uint32_t bytes)
 {
-	const struct {
-		const void *data;
-		uint64_t bytes;
-	} sections[] = {
-		{ x->targets, x->ntargets * (uint64_t)sizeof(*x->targets) },
-		{ x->runs, x->nruns * (uint64_t)sizeof(*x->runs) },
-		{ x->blocks, x->nblocks * (uint64_t)sizeof(*x->blocks) },
-		{ x->fills, x->nfills * (uint64_t)sizeof(*x->fills) },
-		{ x->places, x->nplaces * (uint64_t)sizeof(*x->places) },
-	};
-	uint32_t done = 0;
-
-	while (c->section < ARRAY_SIZE(sections) && done < room) {
-		uint32_t n = (uint32_t)firn_min_u64(sections[c->section].bytes - c->done_bytes,
-						    room - done);
-
-		if (c->section < ARRAY_SIZE(sections) - 1 || x->place_stride == sizeof(uint32_t)) {
-			if (n)
-				memcpy(to + done,
-				       (const uint8_t *)sections[c->section].data + c->done_bytes,
-				       n);
-		} else {
-			/* Sections and pieces are multiples of four bytes. */
-			for (uint32_t i = 0; i < n; i += sizeof(uint32_t)) {
-				uint32_t place = firn_pack_index_place(
-					x, (uint32_t)((c->done_bytes + i) / sizeof(uint32_t)));
-
-				memcpy(to + done + i, &place, sizeof(place));
-			}
-		}
-		done += n;
-		c->done_bytes += n;
-		if (c->done_bytes == sections[c->section].bytes) {
-			c->section++;
-			c->done_bytes = 0;
-		}
-	}
-	return done;
-}
-
-static int append(struct firn_builder *b, const void *data, uint32_t bytes)
-{
+	struct firn_builder *b = ctx;
 	uint64_t offset;
 	int r = firn_output_reserve(&b->out, &bytes, 1, &offset);
 
@@ -646,108 +570,32 @@ static int append(struct firn_builder *b, const void *data, uint32_t bytes)
 	return 0;
 }
 
-/* Append the index to the output, by the first worker's means. */
-static int append_index(struct firn_builder *b, const struct firn_pack_index *x,
-			struct firn_pack_footer *f)
-{
-	struct index_cursor cursor = { 0, 0 };
-	struct worker *w = &b->workers[0];
-	uint32_t n;
-	int r = 0;
-
-	f->index_offset = b->out.reserved;
-	f->index_raw_bytes = firn_pack_index_bytes(x);
-	while (r == 0 && (n = gather_index(x, &cursor, w->raw, FIRN_INDEX_PIECE_BYTES)) > 0) {
-		struct firn_piece p = {
-			.generation = b->pack.generation,
-			.number = FIRN_INDEX_FIRST_NUMBER + f->index_pieces,
-			.raw_bytes = n,
-		};
-		struct firn_index_piece head = { .raw_bytes = n };
-		uint8_t *out = w->scratch + sizeof(head);
-		uint32_t span;
-
-		r = firn_codec_encode(&w->codec, &p, w->raw, out);
-		if (r < 0)
-			return firn_output_fail(&b->out, r);
-		head.stored_bytes = p.stored_bytes;
-		head.codec = p.codec;
-		memcpy(w->scratch, &head, sizeof(head));
-		span = (uint32_t)firn_block_span_bytes(p.stored_bytes);
-		memset(out + p.stored_bytes + FIRN_TAG_BYTES, 0,
-		       span - p.stored_bytes - FIRN_TAG_BYTES);
-		span += (uint32_t)sizeof(head);
-		r = append(b, w->scratch, span);
-		f->index_bytes += span;
-		f->index_pieces++;
-	}
-	return r;
-}
-
-static int append_footer(struct firn_builder *b, const struct firn_pack_index *x,
-			 struct firn_pack_footer *f)
-{
-	static const uint8_t zeros[FIRN_PACK_ALIGN];
-	uint64_t at = firn_align_up(b->out.reserved, FIRN_PACK_ALIGN);
-	int r = 0;
-
-	if (at > b->out.reserved)
-		r = append(b, zeros, (uint32_t)(at - b->out.reserved));
-	if (r < 0)
-		return r;
-	memcpy(f->magic, FIRN_FOOTER_MAGIC, sizeof(f->magic));
-	f->version = FIRN_PACK_VERSION;
-	f->generation = b->pack.generation;
-	f->file_bytes = at + sizeof(*f);
-	f->targets = x->ntargets;
-	f->runs = x->nruns;
-	f->blocks = x->nblocks;
-	f->fills = x->nfills;
-	f->places = x->nplaces;
-	f->slices = b->stats.slices;
-	f->zero_pages = b->stats.zero_pages;
-	f->fill_pages = b->stats.fill_pages;
-	f->duplicate_pages = b->stats.duplicate_pages;
-	f->unique_pages = b->stats.unique_pages;
-	f->raw_blocks = b->stats.raw_blocks;
-	r = firn_codec_sign(&b->workers[0].codec, b->pack.generation, &b->header,
-			    sizeof(b->header), f, offsetof(struct firn_pack_footer, seal), f->seal);
-	if (r < 0)
-		return firn_output_fail(&b->out, r);
-	f->checksum = XXH3_64bits(f, offsetof(struct firn_pack_footer, checksum));
-	return append(b, f, sizeof(*f));
-}
-
 int firn_builder_finish(struct firn_builder *b, const struct firn_builder_index *index,
 			uint64_t *ret_bytes)
 {
+	struct firn_pack_index x =
+		firn_pack_make_index(index, FIRN_PACK_COPIED, &b->pack, b->next_block, b->stats.fills);
+	/* By the first worker's means. */
+	const struct firn_pack_end end = { &b->workers[0].codec, b->workers[0].raw, b->workers[0].scratch,
+					   append, b };
 	struct firn_pack_footer footer = { 0 };
-	struct firn_pack_index x = {
-		.targets = index->targets,
-		.runs = index->runs,
-		.blocks = b->pack.blocks,
-		.fills = b->pack.fills,
-		.places = index->places,
-		.ntargets = index->ntargets,
-		.nruns = index->nruns,
-		.nfills = b->stats.fills,
-		.nplaces = index->nplaces,
-		.place_stride = index->place_stride ? index->place_stride : sizeof(uint32_t),
-	};
 	int r = check_active(b);
 
 	if (r < 0)
 		return r;
-	x.nblocks = b->next_block;
 	if (firn_pack_index_check(&x, b->page_size, b->out.reserved) < 0)
 		return -EINVAL;
 	r = firn_builder_end_slice(b);
-	if (r == 0)
-		r = append_index(b, &x, &footer);
-	if (r == 0)
-		r = append_footer(b, &x, &footer);
-	if (r == 0)
-		r = firn_output_flush(&b->out);
+	if (r < 0)
+		return r;
+	footer.slices = b->stats.slices;
+	footer.zero_pages = b->stats.zero_pages;
+	footer.fill_pages = b->stats.fill_pages;
+	footer.duplicate_pages = b->stats.duplicate_pages;
+	footer.unique_pages = b->stats.unique_pages;
+	footer.raw_blocks = b->stats.raw_blocks;
+	r = firn_pack_append_end(&end, &b->header, &x, b->out.reserved, &footer);
+	r = r < 0 ? firn_output_fail(&b->out, r) : firn_output_flush(&b->out);
 	if (r < 0)
 		return r;
 	publish(b);

@@ -19,7 +19,7 @@
 #ifndef FIRN_PACK_BUILDER_H
 #define FIRN_PACK_BUILDER_H
 
-#include "pack/index.h"
+#include "pack/ends.h"
 
 #define FIRN_BUILDER_OUT_BYTES (8u << 20)
 #define FIRN_BUILDER_WORKERS_MAX 16u
@@ -89,21 +89,6 @@ static inline void firn_builder_closep(struct firn_builder **b)
 	*b = NULL;
 }
 
-/* One pack.  The tables are the caller's (shared memory, say) and outlive the pack's making. */
-struct firn_builder_pack {
-	uint64_t generation;            /* never used before under this key */
-	uint32_t machine;               /* ELF e_machine; 0: this host's */
-	int32_t pid;
-	uint64_t start_time;
-	uint64_t created_ns;
-	uint8_t boot_id[16];
-	char comm[16];
-	struct firn_block *blocks;      /* filled in as blocks are encoded */
-	uint32_t blocks_cap;            /* at most FIRN_BLOCKS_MAX are used */
-	uint64_t *fills;                /* words of same-filled pages */
-	uint32_t fills_cap;             /* at most FIRN_FILLS_MAX are used; may be 0 */
-};
-
 /*
  * Start a pack; whatever was under way is forgotten.  Allocates nothing.
  * State: open, no call under way.  Returns 0; -EINVAL a table missing, or the generation of the pack
@@ -143,17 +128,6 @@ int firn_builder_await(struct firn_builder *b, uint64_t end);
 
 /* Let every call that is under way, and every later one up to begin, fail with -ECANCELED. */
 void firn_builder_abort(struct firn_builder *b);
-
-/* What the pack holds of whom: input of the index, beside the builder's own tables. */
-struct firn_builder_index {
-	const struct firn_pack_target *targets;
-	const struct firn_pack_run *runs;       /* of one target: ascending, not overlapping */
-	const uint32_t *places;
-	uint32_t ntargets;              /* >= 1 */
-	uint32_t nruns;
-	uint32_t nplaces;
-	uint32_t place_stride;          /* bytes from one place to the next; 0: 4, packed */
-};
 
 /*
  * End the slice, then write what is left, index and footer: the pack is complete and ends with

@@ -42,8 +42,13 @@ struct firn_poff {
 
 enum firn_pack_kind {
 	FIRN_PACK_COPIED = 1,
-	FIRN_PACK_DIRECT = 2,           /* reserved: not in version 1 */
+	FIRN_PACK_DIRECT = 2,           /* plain pages, as the target wrote them: no tags, no cipher */
 };
+
+static inline const char *firn_pack_kind_name(enum firn_pack_kind kind)
+{
+	return kind == FIRN_PACK_DIRECT ? "direct" : "copied";
+}
 
 enum firn_cipher {
 	FIRN_CIPHER_OFF = 0,            /* plaintext; the tag is a checksum */
@@ -108,6 +113,17 @@ struct firn_block {
 static inline uint64_t firn_block_span_bytes(uint32_t stored_bytes)
 {
 	return firn_align_up((uint64_t)stored_bytes + FIRN_TAG_BYTES, FIRN_BLOCK_ALIGN);
+}
+
+/* The bytes of it that must be read: a block of a direct pack has no tag. */
+static inline uint32_t firn_block_read_bytes(enum firn_pack_kind kind, uint32_t stored_bytes)
+{
+	return stored_bytes + (kind == FIRN_PACK_DIRECT ? 0 : FIRN_TAG_BYTES);
+}
+
+static inline uint64_t firn_block_bytes(enum firn_pack_kind kind, uint32_t stored_bytes)
+{
+	return kind == FIRN_PACK_DIRECT ? stored_bytes : firn_block_span_bytes(stored_bytes);
 }
 
 /*

@@ -13,18 +13,21 @@ uint64_t firn_pack_index_bytes(const struct firn_pack_index *x)
 	       x->nplaces * (uint64_t)sizeof(*x->places);
 }
 
-bool firn_block_valid(const struct firn_block *e, uint32_t page_size, uint64_t data_end)
+bool firn_block_valid(const struct firn_block *e, enum firn_pack_kind kind, uint32_t page_size,
+		      uint64_t data_end)
 {
 	uint32_t raw_bytes = e->raw_pages * page_size;
+	uint32_t align = kind == FIRN_PACK_DIRECT ? FIRN_PACK_ALIGN : FIRN_BLOCK_ALIGN;
 
 	if (!e->raw_pages || e->raw_pages > FIRN_BLOCK_PAGES || e->reserved)
 		return false;
 	if (e->codec == FIRN_CODEC_RAW ? e->stored_bytes != raw_bytes :
 	    e->codec != FIRN_CODEC_LZ4 || !e->stored_bytes || e->stored_bytes >= raw_bytes)
 		return false;
-	return e->offset.v % FIRN_BLOCK_ALIGN == 0 && e->offset.v >= FIRN_PACK_ALIGN &&
-	       e->offset.v <= data_end &&
-	       data_end - e->offset.v >= firn_block_span_bytes(e->stored_bytes);
+	if (kind == FIRN_PACK_DIRECT && e->codec != FIRN_CODEC_RAW)
+		return false;
+	return e->offset.v % align == 0 && e->offset.v >= FIRN_PACK_ALIGN && e->offset.v <= data_end &&
+	       data_end - e->offset.v >= firn_block_bytes(kind, e->stored_bytes);
 }
 
 static bool runs_valid(const struct firn_pack_index *x, uint32_t page_size)
@@ -67,9 +70,9 @@ int firn_pack_index_check(const struct firn_pack_index *x, uint32_t page_size, u
 	for (uint32_t i = 0; i < x->nblocks; i++) {
 		const struct firn_block *e = &x->blocks[i];
 
-		if (!firn_block_valid(e, page_size, data_end) || e->offset.v < end)
+		if (!firn_block_valid(e, x->kind, page_size, data_end) || e->offset.v < end)
 			return -EBADMSG;
-		end = e->offset.v + firn_block_span_bytes(e->stored_bytes);
+		end = e->offset.v + firn_block_bytes(x->kind, e->stored_bytes);
 	}
 	for (uint32_t i = 0; i < x->nplaces; i++) {
 		uint32_t place = firn_pack_index_place(x, i), block = firn_place_block(place);

@@ -21,6 +21,7 @@ struct firn_pack_index {
 	uint32_t nfills;
 	uint32_t nplaces;
 	uint32_t place_stride;          /* bytes from one place to the next, a multiple of 4 */
+	enum firn_pack_kind kind;       /* 0: COPIED */
 };
 
 /* Place @i.  @i < nplaces. */
@@ -33,10 +34,11 @@ static inline uint32_t firn_pack_index_place(const struct firn_pack_index *x, ui
 uint64_t firn_pack_index_bytes(const struct firn_pack_index *x);
 
 /*
- * May this entry be a block of a pack whose blocks lie in [4096, @data_end)?  Sizes that pass fit a
+ * May this entry be a block of a pack of @kind whose blocks lie in [4096, @data_end)?  Sizes that pass fit a
  * raw buffer of FIRN_BLOCK_PAGES pages and a stored one of that and a tag.
  */
-bool firn_block_valid(const struct firn_block *e, uint32_t page_size, uint64_t data_end);
+bool firn_block_valid(const struct firn_block *e, enum firn_pack_kind kind, uint32_t page_size,
+		      uint64_t data_end);
 
 /*
  * Does everything in @x point at something that is there?

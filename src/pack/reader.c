@@ -25,9 +25,12 @@ int firn_pack_header_check(const struct firn_pack_header *h)
 	if (memcmp(h->magic, FIRN_PACK_MAGIC, sizeof(h->magic)) ||
 	    h->checksum != XXH3_64bits(h, offsetof(struct firn_pack_header, checksum)))
 		return -EBADMSG;
-	if (h->version != FIRN_PACK_VERSION || h->kind != FIRN_PACK_COPIED ||
+	if (h->version != FIRN_PACK_VERSION ||
+	    (h->kind != FIRN_PACK_COPIED && h->kind != FIRN_PACK_DIRECT) ||
 	    !firn_cipher_name((enum firn_cipher)h->cipher))
 		return -EOPNOTSUPP;
+	if (h->kind == FIRN_PACK_DIRECT && h->cipher != FIRN_CIPHER_OFF)
+		return -EBADMSG;
 	if (h->header_bytes != sizeof(*h) || h->block_pages != FIRN_BLOCK_PAGES ||
 	    h->page_size < FIRN_PAGE_SIZE_MIN || h->page_size > FIRN_PAGE_SIZE_MAX ||
 	    (h->page_size & (h->page_size - 1)) || !all_zero(h->zero, sizeof(h->zero)))
@@ -82,6 +85,7 @@ static void lay_out(struct firn_reader *r)
 	struct firn_pack_index *x = &r->index;
 	uint8_t *at = r->sections;
 
+	x->kind = (enum firn_pack_kind)r->header.kind;
 	x->ntargets = f->targets;
 	x->nruns = f->runs;
 	x->nblocks = f->blocks;
@@ -224,6 +228,10 @@ int firn_reader_read_block(struct firn_reader *r, uint32_t number, void *raw)
 	if (number >= r->index.nblocks)
 		return -EINVAL;
 	e = &r->index.blocks[number];
+	if (r->index.kind == FIRN_PACK_DIRECT) {
+		err = r->read(r->ctx, raw, e->stored_bytes, e->offset);
+		return err < 0 ? err : e->raw_pages;
+	}
 	p = firn_piece_of_block(r->header.generation, number, r->header.page_size, e);
 	err = r->read(r->ctx, r->stored, (size_t)e->stored_bytes + FIRN_TAG_BYTES, e->offset);
 	if (err < 0)

@@ -43,6 +43,8 @@ struct firn_inject_journal {
 	struct firn_regs regs;
 	uint32_t closing;               /* PARKED for the last call: the scratch mapping goes */
 	uint32_t opening_uffd;          /* descriptors are on their way; scratch tells which */
+	uint32_t has_pack;              /* a descriptor of the pack is there, or on its way */
+	uint32_t pad;
 	uint64_t pair[2];               /* inodes of the socket pair they travel by; 0: not known yet */
 };
 

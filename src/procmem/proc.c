@@ -202,6 +202,7 @@ static bool parse_header(const char *line, struct firn_vma *v)
 	v->vdso = !strcmp(v->name, "[vdso]");
 	v->aio = strstr(v->name, "[aio]") != NULL;
 	v->grows_down = !strcmp(v->name, "[stack]");
+	v->readable = perms[0] == 'r';
 	v->exec_file = perms[2] == 'x' && perms[3] == 'p' && (inode || v->vdso);
 	if (perms[3] != 'p')
 		v->why = FIRN_VMA_SHARED;

@@ -59,6 +59,7 @@ struct firn_vma {
 	bool vdso;
 	bool aio;
 	bool grows_down;
+	bool readable;               /* by the target itself */
 	char name[64];
 };
 

@@ -28,6 +28,8 @@
 	X(FCNTL_EXIT, "inject.fcntl.exit")                      \
 	X(CLOSE_ENTRY, "inject.close.entry")                    \
 	X(CLOSE_EXIT, "inject.close.exit")                      \
+	X(PWRITEV_ENTRY, "inject.pwritev.entry")                \
+	X(PWRITEV_EXIT, "inject.pwritev.exit")                  \
 	X(MADVISE_ENTRY, "inject.madvise.entry")                \
 	X(MADVISE_EXIT, "inject.madvise.exit")                  \
 	X(MUNMAP_ENTRY, "inject.munmap.entry")                  \

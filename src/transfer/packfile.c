@@ -126,6 +126,17 @@ static int read_whole(struct firn_block_reader *r, const struct firn_packfile *p
 	return 0;
 }
 
+static bool is_direct(const struct firn_packfile *p)
+{
+	return p->m->kind == FIRN_PACK_DIRECT;
+}
+
+static uint64_t end_of(const struct firn_packfile *p, uint32_t number)
+{
+	return p->blocks[number].offset.v +
+	       firn_block_read_bytes((enum firn_pack_kind)p->m->kind, p->blocks[number].stored_bytes);
+}
+
 static char *slot_of(struct firn_block_reader *r, uint32_t number)
 {
 	return r->raw + (size_t)(number % r->nslots) * FIRN_BLOCK_PAGES * r->page_size;
@@ -145,9 +156,13 @@ static int decode(struct firn_block_reader *r, const struct firn_packfile *p, ui
 	int err;
 
 	r->slots[slot].generation = 0;
-	err = firn_codec_decode(&r->codecs[p->m->cipher], &piece, stored, slot_of(r, number));
-	if (err)
-		return err;
+	if (!is_direct(p)) {
+		err = firn_codec_decode(&r->codecs[p->m->cipher], &piece, stored, slot_of(r, number));
+		if (err)
+			return err;
+	} else if (stored != slot_of(r, number)) {
+		memcpy(slot_of(r, number), stored, p->blocks[number].stored_bytes);
+	}
 	r->slots[slot].generation = p->m->generation;
 	r->slots[slot].block = number;
 	r->blocks_read++;
@@ -157,6 +172,7 @@ static int decode(struct firn_block_reader *r, const struct firn_packfile *p, ui
 int firn_block_read(struct firn_block_reader *r, const struct firn_packfile *p, uint32_t number, const void **ret)
 {
 	const struct firn_block *b = &p->blocks[number];
+	char *buf = r->single;
 	uint64_t start, end;
 	int err;
 
@@ -166,13 +182,18 @@ int firn_block_read(struct firn_block_reader *r, const struct firn_packfile *p, 
 	if (number >= p->m->max_blocks || !b->offset.v)
 		return -EBADMSG;
 	start = firn_align_down(b->offset.v, DIRECT_ALIGN);
-	end = b->offset.v + b->stored_bytes + FIRN_TAG_BYTES;
+	end = end_of(p, number);
 	if (end < start || firn_align_up(end - start, DIRECT_ALIGN) > r->single_bytes)
 		return -EBADMSG;
-	err = read_whole(r, p, r->single, start, firn_align_up(end - start, DIRECT_ALIGN), end - start);
+	if (is_direct(p)) {
+		/* Its pages are in the file as they are. */
+		r->slots[number % r->nslots].generation = 0;
+		buf = slot_of(r, number);
+	}
+	err = read_whole(r, p, buf, start, firn_align_up(end - start, DIRECT_ALIGN), end - start);
 	if (err)
 		return err;
-	return decode(r, p, number, (char *)r->single + (b->offset.v - start));
+	return decode(r, p, number, buf + (b->offset.v - start));
 }
 
 int firn_block_read_span(struct firn_block_reader *r, const struct firn_packfile *p, uint64_t offset, void *buf,
@@ -199,7 +220,7 @@ static size_t plan_chunk(const struct firn_block_reader *r, const struct firn_pa
 		return 0;
 	start = firn_align_down(p->blocks[first].offset.v, DIRECT_ALIGN);
 	for (; n < p->m->blocks; n++) {
-		uint64_t e = p->blocks[n].offset.v + p->blocks[n].stored_bytes + FIRN_TAG_BYTES;
+		uint64_t e = end_of(p, n);
 
 		if (!p->blocks[n].offset.v || e < start || firn_align_up(e - start, DIRECT_ALIGN) > r->piece_bytes)
 			break;

@@ -29,7 +29,7 @@ struct firn_pack_memory {
 	uint32_t in_ram;                /* which file is the pack: the one in memory, else the one in the store */
 	uint64_t write_bytes;
 	uint32_t move_after_s;          /* from RAM to the store, then; FIRN_PACK_STAYS */
-	uint32_t pad;
+	uint32_t kind;                  /* enum firn_pack_kind */
 };
 
 struct firn_packfile {

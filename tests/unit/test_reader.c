@@ -392,7 +392,7 @@ static void test_index_check(void **state)
 		firn_place(FIRN_PLACE_SLOT, 15),
 		firn_place(FIRN_PLACE_SLOT, 18),
 	};
-	struct firn_pack_index x = { targets, runs, table, words, p, 2, 3, 2, 1, 4, 4 };
+	struct firn_pack_index x = { targets, runs, table, words, p, 2, 3, 2, 1, 4, 4, FIRN_PACK_COPIED };
 	uint64_t end = 4096 + 65552 + 128;
 
 #define GOOD() assert_int_equal(firn_pack_index_check(&x, PS, end), 0)

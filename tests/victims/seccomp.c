@@ -2,7 +2,7 @@
 /*
  * A sandboxed process: nobody, no new privileges, and a filter.  By default one as services have it: calls
  * outside a normal set fail with EPERM, and some kill.  --strict kills at any call outside a short list;
- * --no-sigreturn is --strict and leaves rt_sigreturn out of it.
+ * --no-pwritev makes pwritev one of these; --no-sigreturn is --strict and leaves rt_sigreturn out of it.
  */
 #include "victim.h"
 
@@ -49,7 +49,7 @@ static void confine(void)
 		ALLOW(SYS_close), ALLOW(SYS_fcntl), ALLOW(SYS_ioctl), ALLOW(SYS_prctl), ALLOW(SYS_socketpair),
 		ALLOW(SYS_recvmsg), ALLOW(SYS_sendmsg), ALLOW(SYS_ppoll), ALLOW(SYS_rt_sigprocmask),
 		KILL(SYS_ptrace), KILL(SYS_execve), KILL(SYS_userfaultfd), KILL(SYS_process_vm_readv), KILL(SYS_mount),
-		KILL(SYS_socket),
+		KILL(SYS_socket), KILL(v_option("--no-pwritev") ? SYS_pwritev : SYS_socket),
 		BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ERRNO | EPERM),
 	};
 
