@@ -104,6 +104,11 @@ int firn_walk_check_threads(struct firn_eviction *j);
  * -ENOTRECOVERABLE, or another errno, where nothing changed. */
 int firn_walk(struct firn_eviction *j);
 
+/* --- huge.c --- */
+
+/* Note which parts of @mapping are huge pages, before any is split.  Returns 0, or -errno of pagemap. */
+int firn_huge_note(struct firn_eviction *j, struct firn_range mapping);
+
 /* --- workset.c: the working set comes first in the pack --- */
 
 /* Reserve what the order needs; the set is loaded.  In the plan.  Returns 0, or -ENOMEM. */

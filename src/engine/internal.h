@@ -18,6 +18,7 @@
 
 #define FIRN_IMAGE_MAGIC 0x6567616d696e7266ull   /* "frnimage" */
 #define FIRN_IMAGE_VERSION 4u
+#define FIRN_HUGE_MAX 128u             /* neighbors are one; more are left to khugepaged */
 
 /* A target's shared memory: all that a successor needs.  The link memory follows, page aligned. */
 struct firn_image {
@@ -45,6 +46,8 @@ struct firn_image {
 	uint32_t set_blocks, pad;       /* the pack's first ones hold the working set */
 	uint64_t set_held[FIRN_WORKSET_MAX / FIRN_BLOCK_PAGES / 64];   /* a bit for each that this thaw holds back */
 	struct firn_workset set;
+	uint32_t nhuge, pad_huge;
+	struct firn_range huge[FIRN_HUGE_MAX];  /* in huge pages when it was evicted */
 	struct firn_armed_memory armed;
 };
 
@@ -209,6 +212,16 @@ bool firn_engine_workset_held(const struct firn_image *image, uint32_t block);
 void firn_engine_workset_keep(struct firn_engine *en, struct firn_target *t);
 /* Forget the sets of processes that have ended.  One system call or a few for each set. */
 void firn_engine_workset_sweep(struct firn_engine *en);
+
+/* --- huge.c --- */
+
+/*
+ * Make huge pages again of what was in huge pages when @t was evicted and came back to the same place.  @t is whole,
+ * nothing is watched any more, its link table is still there; its threads may run, each of them waits for a huge
+ * page's copy at most.  Takes a second at most.  Without effect where the kernel refuses (before 6.1, no huge page
+ * free, THP off) and for a child without pidfd.
+ */
+void firn_huge_restore(struct firn_target *t);
 
 /* --- thaw.c --- */
 

@@ -414,6 +414,7 @@ int firn_thaw_target(struct firn_engine *en, struct firn_target *t, const struct
 	if (!err) {
 		firn_engine_workset_keep(en, t);
 		firn_target_set_state(t, FIRN_TARGET_RESIDENT);
+		firn_huge_restore(t);
 	}
 	if (t->pid && !firn_proc_read(t->pid, &proc))
 		image->memory_after = proc.rss_anon_bytes;

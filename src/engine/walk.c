@@ -301,6 +301,8 @@ int firn_walk(struct firn_eviction *j)
 			continue;
 		if (m.why == FIRN_VMA_OK && m.anon_bytes && m.start != j->t->image->inject.scratch)
 			err = walk_mapping(j, span, m.anon_bytes);
+		if (!err && m.why == FIRN_VMA_OK && m.huge_bytes)
+			err = firn_huge_note(j, span);
 	}
 	firn_vmas_close(&v);
 	return err ? err : r;

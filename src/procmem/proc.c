@@ -15,6 +15,7 @@
 #define PAGE_IS_FILE (1ull << 2)
 #define PAGE_IS_PRESENT (1ull << 3)
 #define PAGE_IS_PFNZERO (1ull << 5)
+#define PAGE_IS_HUGE (1ull << 6)
 struct page_region {
 	uint64_t start, end, categories;
 };
@@ -253,6 +254,8 @@ int firn_vmas_next(struct firn_vmas *v, struct firn_vma *ret)
 			have = true;
 		} else if (have && !strncmp(line, "Anonymous:", 10)) {
 			ret->anon_bytes = strtoull(line + 10, NULL, 10) * 1024;
+		} else if (have && !strncmp(line, "AnonHugePages:", 14)) {
+			ret->huge_bytes = strtoull(line + 14, NULL, 10) * 1024;
 		} else if (have && !strncmp(line, "VmFlags:", 8)) {
 			judge_flags(ret, line + 8);
 		}
@@ -358,6 +361,27 @@ int firn_pagemap_next(struct firn_pagemap *pm, struct firn_range span, uint64_t 
 	}
 	if (r <= 0)
 		return (int)r;
+	ret->start = region.start;
+	ret->end = region.end;
+	return 1;
+}
+
+int firn_pagemap_next_huge(struct firn_pagemap *pm, struct firn_range span, uint64_t from, struct firn_range *ret)
+{
+	struct page_region region;
+	struct pm_scan_arg arg = {
+		.size = sizeof(arg),
+		.start = from,
+		.end = span.end,
+		.vec = (uint64_t)(uintptr_t)&region,
+		.vec_len = 1,
+		.category_mask = PAGE_IS_HUGE,
+		.return_mask = PAGE_IS_HUGE,
+	};
+	long r = from < span.end ? firn_sys.ioctl(pm->fd, PAGEMAP_SCAN_IOCTL, &arg) : 0;
+
+	if (r <= 0)
+		return r == -ENOTTY || r == -EINVAL ? -EOPNOTSUPP : (int)r;
 	ret->start = region.start;
 	ret->end = region.end;
 	return 1;

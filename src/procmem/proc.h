@@ -52,6 +52,7 @@ enum firn_vma_why {
 struct firn_vma {
 	uint64_t start, end;         /* bytes */
 	uint64_t anon_bytes;         /* resident anonymous, where the source is smaps */
+	uint64_t huge_bytes;         /* of them in transparent huge pages */
 	enum firn_vma_why why;
 	bool uffd;                   /* a userfaultfd is registered on it */
 	bool wipe_on_fork, dont_fork;
@@ -99,6 +100,8 @@ void firn_pagemap_close(struct firn_pagemap *pm);
  * Returns 1 with *@ret, 0 where there is none, or -errno.
  */
 int firn_pagemap_next(struct firn_pagemap *pm, struct firn_range span, uint64_t from, struct firn_range *ret);
+/* The same of huge pages.  -EOPNOTSUPP before Linux 6.7. */
+int firn_pagemap_next_huge(struct firn_pagemap *pm, struct firn_range span, uint64_t from, struct firn_range *ret);
 /* Pagemap words of @n pages from @address.  Returns 0, or -errno. */
 int firn_pagemap_read(struct firn_pagemap *pm, uint64_t address, uint64_t *words, size_t n);
 

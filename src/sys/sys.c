@@ -63,6 +63,15 @@ static long real_process_vm_writev(pid_t pid, const struct iovec *local, unsigne
 	return result(process_vm_writev(pid, local, nlocal, remote, nremote, 0));
 }
 
+#ifndef SYS_process_madvise
+#define SYS_process_madvise 440
+#endif
+
+static long real_process_madvise(int pidfd, const struct iovec *spans, unsigned long n, int advice)
+{
+	return result(syscall(SYS_process_madvise, pidfd, spans, n, advice, 0));
+}
+
 static long real_open(const char *path, int flags, int mode)
 {
 	return result(open(path, flags | O_CLOEXEC, mode));
@@ -126,6 +135,7 @@ struct firn_sys firn_sys = {
 	.pidfd_getfd = real_pidfd_getfd,
 	.process_vm_readv = real_process_vm_readv,
 	.process_vm_writev = real_process_vm_writev,
+	.process_madvise = real_process_madvise,
 	.open = real_open,
 	.read = real_read,
 	.pread = real_pread,

@@ -25,6 +25,7 @@ struct firn_sys {
 				 const struct iovec *remote, unsigned long nremote);
 	long (*process_vm_writev)(pid_t pid, const struct iovec *local, unsigned long nlocal,
 				  const struct iovec *remote, unsigned long nremote);
+	long (*process_madvise)(int pidfd, const struct iovec *spans, unsigned long n, int advice);
 	long (*open)(const char *path, int flags, int mode);
 	long (*read)(int fd, void *buf, size_t len);
 	long (*pread)(int fd, void *buf, size_t len, uint64_t offset);
