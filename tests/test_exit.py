@@ -2,6 +2,7 @@
 """A target that ends, executes or is killed while its memory is away: the agent clears up after it."""
 import os
 import signal
+import subprocess
 import time
 
 import pytest
@@ -17,8 +18,11 @@ def cleared(firn, pid, fds):
 
     def closed():
         return len(os.listdir(f"/proc/{firn.agent.pid}/fd")) <= fds + 1
-    wait_until(closed, 5, f"descriptors of the agent: {fds} before, "
-               f"{sorted(os.readlink(f'/proc/{firn.agent.pid}/fd/{n}') for n in os.listdir(f'/proc/{firn.agent.pid}/fd'))}")
+    try:
+        wait_until(closed, 5, f"the agent has {fds} descriptors as before")
+    except AssertionError:
+        subprocess.run(["ls", "-l", f"/proc/{firn.agent.pid}/fd"], check=False)
+        raise
 
 
 @pytest.fixture

@@ -440,6 +440,25 @@ def crowded():
         hog.wait()
 
 
+@pytest.mark.parametrize("round", range(5))
+def test_thawed_before_it_stops(firn, victims, crowded, round):
+    """Let go of at the end of a freeze, a target has its SIGSTOP before it: a thaw at once must take that back."""
+    v = odd(victims)
+    snap = snapshot(v.pid)
+    os.sched_setaffinity(v.pid, {0})
+    for tid in os.listdir(f"/proc/{v.pid}/task"):
+        os.setpriority(os.PRIO_PROCESS, int(tid), 19)
+    for _ in range(10):
+        firn.freeze(v.pid)
+        firn.thaw(v.pid)
+    for tid in os.listdir(f"/proc/{v.pid}/task"):
+        os.setpriority(os.PRIO_PROCESS, int(tid), 0)
+        os.sched_setaffinity(int(tid), range(os.cpu_count()))
+    assert_same(snap, v.pid)
+    v.cmd("verify")
+    assert_no_trace(firn, v.pid)
+
+
 @pytest.mark.parametrize("round", range(3))
 def test_tracer_dies_in_continue(firn, victims, crowded, round):
     """Let go of by a dying tracer, a thread looks as if it ran while it goes back into its group-stop."""

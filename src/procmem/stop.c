@@ -206,6 +206,21 @@ static void hide_interruption(struct firn_stop *s)
 	}
 }
 
+/*
+ * A SIGSTOP that was sent to the process before a thread of it could take it: our interrupt comes first.  Other stop
+ * signals may be blocked or have handlers, and wait for ever.
+ */
+static bool stop_signal_waits(const struct firn_stop *s)
+{
+	struct __ptrace_peeksiginfo_args args = { .flags = PTRACE_PEEKSIGINFO_SHARED, .nr = 1 };
+	siginfo_t info;
+
+	for (; firn_sys.ptrace(PTRACE_PEEKSIGINFO, s->threads[0].tid, &args, &info) == 1; args.off++)
+		if (info.si_signo == SIGSTOP)
+			return true;
+	return false;
+}
+
 int firn_stop_all(struct firn_stop *s, struct firn_err *e)
 {
 	uint64_t deadline = firn_sys.clock_ns() + FIRN_STOP_DEADLINE_MS * 1000000ull;
@@ -253,6 +268,8 @@ int firn_stop_all(struct firn_stop *s, struct firn_err *e)
 	}
 	if (!s->nthreads)
 		goto gone;
+	if (!s->group_stop)
+		s->group_stop = stop_signal_waits(s);
 	hide_interruption(s);
 	return 0;
 gone:
@@ -265,7 +282,8 @@ int firn_stop_resume(struct firn_stop *s, bool rest)
 	uint64_t deadline = firn_sys.clock_ns() + FIRN_STOP_DEADLINE_MS * 1000000ull;
 	int first = 0;
 
-	if ((rest || s->stop_wanted) && s->nthreads && !s->group_stop)
+	/* One that waited, too, may have been taken while we held it. */
+	if (((rest && !s->group_stop) || s->stop_wanted) && s->nthreads)
 		firn_sys.kill(s->pid, SIGSTOP);
 	for (unsigned int i = 0; i < s->nthreads; i++) {
 		struct firn_thread *t = &s->threads[i];

@@ -21,7 +21,7 @@ struct firn_thread {
 
 struct firn_stop {
 	pid_t pid;
-	bool group_stop;             /* the target was stopped by a signal before we came */
+	bool group_stop;             /* the target was stopped by a signal before we came, or has one before it */
 	bool stop_wanted;            /* a stop signal came while we held it: it is sent again at resume */
 	unsigned int nthreads, capacity;
 	struct firn_thread *threads; /* owned; mapped memory */
