@@ -6,12 +6,12 @@ import time
 
 import host
 from host import Trouble
-from victims import Child
+from victims import Child, Watched
 
 KEYS_A_GB = 900_000
 
 
-class Redis:
+class Redis(Watched):
     whole = False
 
     def __init__(self, build, directory, cgroup, gigabytes=1):
@@ -51,17 +51,7 @@ class Redis:
     def verify(self):
         self.client.verify()
 
-    def ranges(self):
-        return [(self.pid, host.anonymous_ranges(self.pid))]
-
-    def resident(self):
-        return host.resident(self.pid)
-
-    def alive(self):
-        return self.process.poll() is None
-
     def close(self):
         if self.client:
             self.client.close()
-        self.process.kill()
-        self.process.wait()
+        super().close()

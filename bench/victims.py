@@ -15,7 +15,24 @@ from host import Trouble
 REPLY_SECONDS = 120
 
 
-class Child:
+class Watched:
+    """A process of the bench's own: self.process, self.pid."""
+
+    def ranges(self):
+        return [(self.pid, host.anonymous_ranges(self.pid))]
+
+    def resident(self):
+        return host.resident(self.pid)
+
+    def alive(self):
+        return self.process.poll() is None
+
+    def close(self):
+        self.process.kill()
+        self.process.wait()
+
+
+class Child(Watched):
     """A process that obeys one command a line and answers it with a line: the command, nanoseconds, a number."""
 
     def __init__(self, cgroup, *words):
@@ -55,18 +72,8 @@ class Child:
         self.send("verify")
         self.wait("verify")
 
-    def ranges(self):
-        return [(self.pid, host.anonymous_ranges(self.pid))]
-
-    def resident(self):
-        return host.resident(self.pid)
-
-    def alive(self):
-        return self.process.poll() is None
-
     def close(self):
-        self.process.kill()
-        self.process.wait()
+        super().close()
         self.process.stdin.close()
         self.process.stdout.close()
 

@@ -335,7 +335,10 @@ static int next_by_reading(struct firn_pagemap *pm, struct firn_range span, uint
 	return open;
 }
 
-int firn_pagemap_next(struct firn_pagemap *pm, struct firn_range span, uint64_t from, struct firn_range *ret)
+/* The next range from @from on whose pages have all categories of @mask, those of @inverted as their opposite.  Returns
+ * 1, 0 there is none, -EOPNOTSUPP the kernel does not scan (or not for these), another errno. */
+static int next_by_scan(struct firn_pagemap *pm, struct firn_range span, uint64_t from, uint64_t mask, uint64_t inverted,
+			struct firn_range *ret)
 {
 	struct page_region region;
 	struct pm_scan_arg arg = {
@@ -344,39 +347,9 @@ int firn_pagemap_next(struct firn_pagemap *pm, struct firn_range span, uint64_t 
 		.end = span.end,
 		.vec = (uint64_t)(uintptr_t)&region,
 		.vec_len = 1,
-		.category_inverted = PAGE_IS_FILE | PAGE_IS_PFNZERO,
-		.category_mask = PAGE_IS_PRESENT | PAGE_IS_FILE | PAGE_IS_PFNZERO,
-		.return_mask = PAGE_IS_PRESENT,
-	};
-	long r;
-
-	if (from >= span.end)
-		return 0;
-	if (!pm->scan)
-		return next_by_reading(pm, span, from, ret);
-	r = firn_sys.ioctl(pm->fd, PAGEMAP_SCAN_IOCTL, &arg);
-	if (r == -ENOTTY || r == -EINVAL) {
-		pm->scan = false;
-		return next_by_reading(pm, span, from, ret);
-	}
-	if (r <= 0)
-		return (int)r;
-	ret->start = region.start;
-	ret->end = region.end;
-	return 1;
-}
-
-int firn_pagemap_next_huge(struct firn_pagemap *pm, struct firn_range span, uint64_t from, struct firn_range *ret)
-{
-	struct page_region region;
-	struct pm_scan_arg arg = {
-		.size = sizeof(arg),
-		.start = from,
-		.end = span.end,
-		.vec = (uint64_t)(uintptr_t)&region,
-		.vec_len = 1,
-		.category_mask = PAGE_IS_HUGE,
-		.return_mask = PAGE_IS_HUGE,
+		.category_inverted = inverted,
+		.category_mask = mask,
+		.return_mask = mask & ~inverted,
 	};
 	long r = from < span.end ? firn_sys.ioctl(pm->fd, PAGEMAP_SCAN_IOCTL, &arg) : 0;
 
@@ -385,6 +358,22 @@ int firn_pagemap_next_huge(struct firn_pagemap *pm, struct firn_range span, uint
 	ret->start = region.start;
 	ret->end = region.end;
 	return 1;
+}
+
+int firn_pagemap_next(struct firn_pagemap *pm, struct firn_range span, uint64_t from, struct firn_range *ret)
+{
+	const uint64_t not = PAGE_IS_FILE | PAGE_IS_PFNZERO;
+	int r = pm->scan ? next_by_scan(pm, span, from, PAGE_IS_PRESENT | not, not, ret) : -EOPNOTSUPP;
+
+	if (r != -EOPNOTSUPP)
+		return r;
+	pm->scan = false;
+	return from < span.end ? next_by_reading(pm, span, from, ret) : 0;
+}
+
+int firn_pagemap_next_huge(struct firn_pagemap *pm, struct firn_range span, uint64_t from, struct firn_range *ret)
+{
+	return next_by_scan(pm, span, from, PAGE_IS_HUGE, 0, ret);
 }
 
 int firn_proc_peek(pid_t pid, uint64_t address, void *buf, size_t len)

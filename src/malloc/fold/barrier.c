@@ -175,7 +175,7 @@ static int choose(struct firn_barrier *b)
 	if (err)
 		return err;
 	/* Threads alone do not tell of a process that shares our memory: only where the kernel may not be asked. */
-	if (allowed(FIRN_BARRIER_NONE) && firn_helper.caller &&
+	if (allowed(FIRN_BARRIER_NONE) &&
 	    (firn_helper.alone > 0 || (firn_helper.alone < 0 && threads == 1))) {
 		b->tier = FIRN_BARRIER_NONE;
 		return 0;

@@ -23,7 +23,7 @@
 #define SHARE 50u                       /* passes that give nothing take one part in so many of the time */
 /* Of firn_config.cpu_percent of a minute, a sixth may be used up at once; it comes back at two thirds of that rate.
  * The rest is for the last pass that was begun before it was used up. */
-#define BURST_MS 10000u
+#define BURST_MS 10000
 
 struct firn_lock firn_pass_lock;
 
@@ -31,8 +31,8 @@ static _Atomic uint64_t due_ms;         /* of the earliest of all that is due */
 static _Atomic bool under_way;          /* a pass, and it need not wait */
 /* Under the pass lock. */
 static uint64_t purge_ms, pass_ms, slice_ms;
-static uint64_t credit_ns, credit_ms;   /* processor time that passes may use, and when that was so */
-static uint64_t debt_ns;                /* that they used beyond it */
+static int64_t credit_ns;               /* processor time that passes may use; below 0: that they used beyond it */
+static uint64_t credit_ms;              /* when that was so; 0: never yet */
 
 /* Which process this is all about: a page that a fork wipes tells a child, even one of a raw clone(), from one
  * that shares our memory. */
@@ -106,23 +106,13 @@ static bool may_fold(void)
 /* Milliseconds until passes may use more processor time. */
 static uint64_t rest_ms(uint64_t now)
 {
-	uint64_t a_ms = firn_config.cpu_percent * 10000u * 2 / 3, most = firn_config.cpu_percent * 10000u * BURST_MS;
-	uint64_t more = (now - credit_ms) * a_ms, paid = more < debt_ns ? more : debt_ns;
+	int64_t each = (int64_t)firn_config.cpu_percent * 10000, a_ms = each * 2 / 3, most = each * BURST_MS;
 
-	credit_ns = credit_ms ? credit_ns + more - paid : most;
+	credit_ns = credit_ms ? credit_ns + (int64_t)(now - credit_ms) * a_ms : most;
 	if (credit_ns > most)
 		credit_ns = most;
-	debt_ns -= paid;
 	credit_ms = now;
-	return debt_ns / a_ms + (debt_ns != 0);
-}
-
-static void spend(uint64_t ns)
-{
-	uint64_t paid = ns < credit_ns ? ns : credit_ns;
-
-	credit_ns -= paid;
-	debt_ns += ns - paid;
+	return credit_ns < 0 ? (uint64_t)(-credit_ns / a_ms + 1) : 0;
 }
 
 static void begin_pass(uint64_t now)
@@ -140,7 +130,7 @@ static void go_on(uint64_t now)
 	uint32_t wait_ms;
 	bool more = firn_pass_slice(&wait_ms);
 
-	spend(firn_pass.spent_ns - spent);
+	credit_ns -= (int64_t)(firn_pass.spent_ns - spent);
 	if (more) {
 		slice_ms = now + (wait_ms ? wait_ms : GAP_MS);
 		atomic_store_explicit(&under_way, !wait_ms || firn_pass_begun(), memory_order_relaxed);
