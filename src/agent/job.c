@@ -24,17 +24,16 @@ int firn_jobs_init(struct firn_jobs *jobs, struct firn_engine *engine)
 	return jobs->wake < 0 ? -errno : 0;
 }
 
-static void send_out(struct firn_job *job, struct json_object *message, bool final)
+void firn_jobs_send(struct firn_jobs *jobs, uint64_t connection, struct json_object *message, bool final)
 {
 	struct firn_outgoing *o = calloc(1, sizeof(*o));
-	struct firn_jobs *jobs = job->jobs;
 	uint64_t one = 1;
 
 	if (!o) {
 		json_object_put(message);
 		return;
 	}
-	o->connection = job->connection;
+	o->connection = connection;
 	o->message = message;
 	o->final = final;
 	pthread_mutex_lock(&jobs->lock);
@@ -84,7 +83,7 @@ static void progress(void *arg, const char *phase, uint64_t done, uint64_t total
 	json_object_object_add(parameters, "progress", p);
 	json_object_object_add(message, "parameters", parameters);
 	json_object_object_add(message, "continues", json_object_new_boolean(true));
-	send_out(job, message, false);
+	firn_jobs_send(job->jobs, job->connection, message, false);
 }
 
 static void note(void *arg, const struct firn_report *r)
@@ -127,7 +126,7 @@ static void *run_one(void *arg)
 	return NULL;
 }
 
-static int spawn(pthread_t *ret, bool detached, void *(*fn)(void *), void *arg)
+int firn_thread_start(pthread_t *ret, bool detached, void *(*fn)(void *), void *arg)
 {
 	pthread_attr_t attr;
 	int err;
@@ -168,7 +167,7 @@ static void *run(void *arg)
 		job->current = job->pids[i];
 		memset(&s.report, 0, sizeof(s.report));
 		s.report.pid = job->current;
-		if (spawn(&thread, false, run_one, &s))
+		if (firn_thread_start(&thread, false, run_one, &s))
 			firn_err_set(&s.report.err, FIRN_EXIT_FAILED, EAGAIN, "no-thread",
 				     "process %d: the agent cannot start a thread: try again", job->current);
 		else
@@ -177,7 +176,7 @@ static void *run(void *arg)
 	}
 	json_object_object_add(parameters, "targets", job->targets);
 	json_object_object_add(message, "parameters", parameters);
-	send_out(job, message, true);
+	firn_jobs_send(job->jobs, job->connection, message, true);
 	free(job->pids);
 	free(job);
 	return NULL;
@@ -191,7 +190,7 @@ int firn_job_start(struct firn_job *job)
 	pthread_mutex_lock(&job->jobs->lock);
 	job->jobs->running++;
 	pthread_mutex_unlock(&job->jobs->lock);
-	err = spawn(&thread, true, run, job);
+	err = firn_thread_start(&thread, true, run, job);
 	if (err) {
 		pthread_mutex_lock(&job->jobs->lock);
 		job->jobs->running--;

@@ -51,8 +51,14 @@ int firn_jobs_init(struct firn_jobs *jobs, struct firn_engine *engine);
 /* Run @job (allocated; the thread frees it and job->pids).  Returns 0, or -errno: it was not started and
  * stays the caller's. */
 int firn_job_start(struct firn_job *job);
+/* Tell @connection (a serial number) something; @message is taken over.  @final: the call of that connection is over,
+ * and with it something that was counted in jobs->running.  Any thread. */
+void firn_jobs_send(struct firn_jobs *jobs, uint64_t connection, struct json_object *message, bool final);
 /* Take what the jobs have to say; NULL: nothing.  The caller frees. */
 struct firn_outgoing *firn_jobs_take(struct firn_jobs *jobs);
+
+/* Start a thread with a stack of the agent's size.  Returns 0, or -errno. */
+int firn_thread_start(pthread_t *ret, bool detached, void *(*fn)(void *), void *arg);
 
 /* @pid and its descendants, parents first, appended to @pids.  Returns how many there are then. */
 unsigned int firn_tree(pid_t pid, pid_t *pids, unsigned int n, unsigned int max);
