@@ -16,7 +16,8 @@ REPLY_SECONDS = 180
 class Agent:
     def __init__(self, build, runtime, state):
         self.firn, self.runtime = build / "firn", runtime
-        self.environment = {**os.environ, "FIRN_RUNTIME_DIR": str(runtime), "FIRN_STATE_DIR": str(state)}
+        self.environment = {**os.environ, "FIRN_RUNTIME_DIR": str(runtime), "FIRN_STATE_DIR": str(state),
+                            "FIRN_SCOPE": f"tree:{os.getpid()}"}
         done = subprocess.run([str(build / "firnd"), "--idle-exit", "900"], env=self.environment,
                               capture_output=True, text=True, check=False, timeout=30)
         if done.returncode != 0:

@@ -66,8 +66,10 @@ def need_uffd():
 
 
 @pytest.fixture
-def victims():
-    """start(name, args...) -> Victim; all are killed at the end."""
+def victims(request):
+    """start(name, args...) -> Victim; all are killed at the end, before the cgroups they are in are removed."""
+    if "cgroups" in request.fixturenames:
+        request.getfixturevalue("cgroups")
     started = []
 
     def start(*args, **kwargs):
@@ -78,6 +80,23 @@ def victims():
     yield start
     for v in reversed(started):
         v.stop()
+
+
+@pytest.fixture
+def cgroups():
+    """make(hierarchy, path) -> Cgroup; all are removed at the end."""
+    need_root()
+    made = []
+
+    def make(hierarchy, path):
+        if not harness.Cgroup.available(hierarchy):
+            pytest.skip(f"no cgroup hierarchy {hierarchy} is mounted")
+        made.append(harness.Cgroup(hierarchy, path))
+        return made[-1]
+
+    yield make
+    for group in reversed(made):
+        group.close()
 
 
 @pytest.fixture

@@ -174,7 +174,9 @@ class Firn:
         self.agents = {}
         self.env = {k: v for k, v in os.environ.items() if not k.startswith("FIRN_")}
         self.env.update(FIRN_RUNTIME_DIR=self.runtime, FIRN_STATE_DIR=self.state,
-                        FIRN_LOG=os.path.join(self.state, "agent.log"), LC_ALL="C.UTF-8")
+                        FIRN_LOG=os.path.join(self.state, "agent.log"), LC_ALL="C.UTF-8",
+                        # Nobody but what the tests start is looked at or touched; we are a subreaper.
+                        FIRN_SCOPE=f"tree:{os.getpid()}")
 
     # Agents
 
@@ -414,6 +416,56 @@ class Victim:
             self.proc.stdout.close()
             self.process.close()
             self.err.close()
+
+
+class Cgroup:
+    """A control group of a test's own: below the test's own in a version 1 hierarchy, or of version 2."""
+
+    ROOT = "/sys/fs/cgroup"
+
+    def __init__(self, hierarchy, path):
+        """@hierarchy: its directory there, "memory" or "unified"; @path below its root."""
+        self.path = "/" + path
+        self.dir = os.path.join(self.ROOT, hierarchy, path)
+        self.made = []
+        at = os.path.join(self.ROOT, hierarchy)
+        for part in path.split("/"):
+            at = os.path.join(at, part)
+            if not os.path.isdir(at):
+                os.mkdir(at)
+                self.made.append(at)
+
+    @staticmethod
+    def available(hierarchy):
+        return os.path.exists(os.path.join(Cgroup.ROOT, hierarchy, "cgroup.procs"))
+
+    def add(self, *pids):
+        for pid in pids:
+            with open(os.path.join(self.dir, "cgroup.procs"), "w") as f:
+                f.write(str(pid))
+
+    def close(self):
+        """Whoever is in it is a child of the test that was killed, or goes to the group above it."""
+        for made in reversed(self.made):
+            try:
+                for pid in read(os.path.join(made, "cgroup.procs")).split():
+                    with open(os.path.join(os.path.dirname(self.made[0]), "cgroup.procs"), "w") as f:
+                        f.write(pid)
+            except OSError:
+                pass
+            try:
+                wait_until(lambda: not os.path.isdir(made) or _rmdir(made), 10, f"{made} goes")
+            except Timeout:
+                pass
+        self.made = []
+
+
+def _rmdir(path):
+    try:
+        os.rmdir(path)
+    except OSError:
+        return False
+    return True
 
 
 def where(pid):

@@ -14,10 +14,11 @@
 #define THREAD_STACK (1u << 20)
 #define TELL_EVERY_NS 100000000u
 
-int firn_jobs_init(struct firn_jobs *jobs, struct firn_engine *engine)
+int firn_jobs_init(struct firn_jobs *jobs, struct firn_engine *engine, struct firn_scope *scope)
 {
 	memset(jobs, 0, sizeof(*jobs));
 	jobs->engine = engine;
+	jobs->scope = scope;
 	jobs->last = &jobs->first;
 	pthread_mutex_init(&jobs->lock, NULL);
 	jobs->wake = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
@@ -105,6 +106,22 @@ static int permitted(const struct firn_job *job, pid_t pid, struct firn_report *
 			    "process %d is not yours: run firn as root, or as the process's user", pid);
 }
 
+/* What the agent holds may be thawed wherever it is by now. */
+static int in_scope(const struct firn_job *job, pid_t pid, struct firn_report *r)
+{
+	struct firn_proc p;
+
+	if (firn_scope_is_all(job->jobs->scope) || firn_scope_has(job->jobs->scope, pid) || firn_proc_read(pid, &p))
+		return 0;
+	if (job->method == FIRN_CALL_THAW && !firn_engine_show(job->jobs->engine, pid, r))
+		return 0;
+	memset(r, 0, sizeof(*r));
+	r->pid = pid;
+	return firn_err_set(&r->err, FIRN_EXIT_REFUSED, EXDEV, "scope",
+			    "process %d is outside of what the agent is confined to (%.120s): it is not touched", pid,
+			    firn_scope_text(job->jobs->scope));
+}
+
 /* One target, on a thread of its own: a tracer that could not let go of a thread does so when it ends. */
 struct single {
 	struct firn_job *job;
@@ -117,7 +134,7 @@ static void *run_one(void *arg)
 	struct single *s = arg;
 	struct firn_job *job = s->job;
 
-	if (permitted(job, job->current, &s->report))
+	if (permitted(job, job->current, &s->report) || in_scope(job, job->current, &s->report))
 		return NULL;
 	if (job->method == FIRN_CALL_THAW)
 		firn_engine_thaw(job->jobs->engine, job->current, s->options, &s->report);

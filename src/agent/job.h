@@ -8,6 +8,7 @@
 #include <json-c/json.h>
 #include <pthread.h>
 
+#include "agent/scope.h"
 #include "engine/engine.h"
 #include "proto/interface.h"
 
@@ -15,6 +16,7 @@
 
 struct firn_jobs {
 	struct firn_engine *engine;
+	struct firn_scope *scope;
 	pthread_mutex_t lock;
 	int wake;                    /* eventfd: something is in the outbox */
 	struct firn_outgoing *first, **last;
@@ -47,7 +49,7 @@ struct firn_job {
 	struct json_object *targets;
 };
 
-int firn_jobs_init(struct firn_jobs *jobs, struct firn_engine *engine);
+int firn_jobs_init(struct firn_jobs *jobs, struct firn_engine *engine, struct firn_scope *scope);
 /* Run @job (allocated; the thread frees it and job->pids).  Returns 0, or -errno: it was not started and
  * stays the caller's. */
 int firn_job_start(struct firn_job *job);

@@ -22,6 +22,7 @@
 
 #include "agent/check.h"
 #include "agent/keeper.h"
+#include "agent/scope.h"
 #include "agent/server.h"
 #include "base/fd.h"
 #include "base/log.h"
@@ -36,6 +37,8 @@ struct options {
 	bool store_encrypted;           /* by the disk: packs need not be */
 	int idle_exit_s;                /* -1: the mode's default */
 	const char *encryption;
+	const char *scope_text;
+	struct firn_scope *scope;       /* where the agent runs; never freed */
 };
 
 struct places {
@@ -44,8 +47,10 @@ struct places {
 
 static const char usage[] =
 	"usage: firnd [--foreground] [--idle-exit SECONDS] [--encryption CIPHER] [--store-encrypted]\n"
+	"             [--scope SCOPE]\n"
 	"       firnd --check [--json] | --list-points | --version | --help\n"
-	"CIPHER: aes-256-ocb (default), aes-256-gcm, or off\n";
+	"CIPHER: aes-256-ocb (default), aes-256-gcm, or off\n"
+	"SCOPE: cgroup:PATH, tree:PID, user:NAME, or all (default): outside it nothing is looked at or touched\n";
 
 static int complain(int code, const char *message)
 {
@@ -58,6 +63,7 @@ static int parse(int argc, char **argv, struct options *o)
 	memset(o, 0, sizeof(*o));
 	o->idle_exit_s = -1;
 	o->encryption = getenv("FIRN_ENCRYPTION");
+	o->scope_text = getenv("FIRN_SCOPE");
 	o->store_encrypted = getenv("FIRN_STORE_ENCRYPTED") && !strcmp(getenv("FIRN_STORE_ENCRYPTED"), "yes");
 	for (int i = 1; i < argc; i++) {
 		const char *a = argv[i];
@@ -79,6 +85,8 @@ static int parse(int argc, char **argv, struct options *o)
 			o->idle_exit_s = (int)n;
 		} else if (!strcmp(a, "--encryption") && i + 1 < argc) {
 			o->encryption = argv[++i];
+		} else if (!strcmp(a, "--scope") && i + 1 < argc) {
+			o->scope_text = argv[++i];
 		} else if (!strcmp(a, "--version")) {
 			printf("firnd %s\n", FIRN_VERSION);
 			exit(FIRN_EXIT_OK);
@@ -229,7 +237,7 @@ static int run(const struct options *o, const struct places *p, enum firn_cipher
 			firn_log("nobody waits for the agent's start any more");
 		close(ready);
 	}
-	server_config = (struct firn_server_config){ engine, &keeper, p->runtime, listening,
+	server_config = (struct firn_server_config){ engine, &keeper, o->scope, p->runtime, listening,
 						     o->idle_exit_s >= 0 ? o->idle_exit_s :
 						     o->foreground	 ? 0 :
 									   IDLE_EXIT_S };
@@ -341,6 +349,8 @@ int main(int argc, char **argv)
 		return complain(FIRN_EXIT_USAGE, "FIRN_SLEEP_AT names no point: see firnd --list-points");
 	if (geteuid())
 		return complain(FIRN_EXIT_NOT_PERMITTED, "the agent must run as root: use sudo firnd");
+	if (firn_scope_parse(&o.scope, o.scope_text, &e))
+		return complain(e.code, e.message);
 	umask(0022);
 	if (make_places(&p, &e) || firn_path_join(path, sizeof(path), p.runtime, "start.lock"))
 		return complain(e.code, e.message);

@@ -594,7 +594,7 @@ int firn_server_run(const struct firn_server_config *config)
 	sigset_t set;
 	int err;
 
-	err = firn_jobs_init(&s.jobs, config->engine);
+	err = firn_jobs_init(&s.jobs, config->engine, config->scope);
 	if (err)
 		return err;
 	sigemptyset(&set);

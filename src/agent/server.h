@@ -7,10 +7,12 @@
 
 #include "agent/job.h"
 #include "agent/keeper.h"
+#include "agent/scope.h"
 
 struct firn_server_config {
 	struct firn_engine *engine;
 	struct firn_keeper *keeper;
+	struct firn_scope *scope;
 	const char *runtime_dir;
 	int listening;               /* socket */
 	int idle_exit_s;             /* 0: never */

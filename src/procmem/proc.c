@@ -53,6 +53,13 @@ static int parse_stat(pid_t pid, struct firn_proc *p)
 	return 0;
 }
 
+int firn_proc_identity(pid_t pid, struct firn_proc *ret)
+{
+	memset(ret, 0, sizeof(*ret));
+	ret->pid = pid;
+	return parse_stat(pid, ret) ? -ESRCH : 0;
+}
+
 int firn_proc_start_time(pid_t pid, uint64_t *ret)
 {
 	struct firn_proc p;

@@ -38,7 +38,10 @@ pid_t firn_proc_live_thread(pid_t pid);
 /* The seccomp mode of thread @tid: 0 none, 1 strict, 2 filter.  -ESRCH where it cannot be read. */
 int firn_proc_seccomp(pid_t pid, pid_t tid);
 
-/* The start time alone, the parent alone: cheaper than all.  Return 0, or -ESRCH. */
+/* What /proc/PID/stat has, and no more: state, parent, start time, threads, whether it is a kernel thread.  Cheaper than
+ * all.  Returns 0, or -ESRCH. */
+int firn_proc_identity(pid_t pid, struct firn_proc *ret);
+/* The start time alone, the parent alone.  Return 0, or -ESRCH. */
 int firn_proc_start_time(pid_t pid, uint64_t *ret);
 int firn_proc_parent(pid_t pid, pid_t *ret);
 
