@@ -21,6 +21,7 @@
 #include <unistd.h>
 
 #include "agent/check.h"
+#include "agent/config.h"
 #include "agent/keeper.h"
 #include "agent/scope.h"
 #include "agent/server.h"
@@ -33,7 +34,7 @@
 #define IDLE_EXIT_S 10
 
 struct options {
-	bool foreground, check, json;
+	bool foreground, check, config_check, config_show, json;
 	bool store_encrypted;           /* by the disk: packs need not be */
 	int idle_exit_s;                /* -1: the mode's default */
 	const char *encryption;
@@ -48,7 +49,8 @@ struct places {
 static const char usage[] =
 	"usage: firnd [--foreground] [--idle-exit SECONDS] [--encryption CIPHER] [--store-encrypted]\n"
 	"             [--scope SCOPE]\n"
-	"       firnd --check [--json] | --list-points | --version | --help\n"
+	"       firnd --check [--json] | --config-check [--json] | --config-show [--json]\n"
+	"       firnd --list-points | --version | --help\n"
 	"CIPHER: aes-256-ocb (default), aes-256-gcm, or off\n"
 	"SCOPE: cgroup:PATH, tree:PID, user:NAME, or all (default): outside it nothing is looked at or touched\n";
 
@@ -74,6 +76,10 @@ static int parse(int argc, char **argv, struct options *o)
 			o->store_encrypted = true;
 		} else if (!strcmp(a, "--check")) {
 			o->check = true;
+		} else if (!strcmp(a, "--config-check")) {
+			o->config_check = true;
+		} else if (!strcmp(a, "--config-show")) {
+			o->config_show = true;
 		} else if (!strcmp(a, "--json")) {
 			o->json = true;
 		} else if (!strcmp(a, "--idle-exit") && i + 1 < argc) {
@@ -335,12 +341,16 @@ int main(int argc, char **argv)
 	code = parse(argc, argv, &o);
 	if (code)
 		return code;
+	if (o.config_check)
+		return firn_config_check(firn_config_dir(), o.json);
+	if (o.config_show)
+		return firn_config_show(firn_config_dir(), o.json);
 	if (find_places(&p, &e))
 		return complain(e.code, e.message);
 	if (o.check)
 		return firn_check(p.runtime, p.state, o.json);
 	if (o.json)
-		return complain(FIRN_EXIT_USAGE, "--json belongs to --check");
+		return complain(FIRN_EXIT_USAGE, "--json belongs to --check, --config-check and --config-show");
 	if (o.encryption && firn_cipher_from_name(o.encryption, &cipher))
 		return complain(FIRN_EXIT_USAGE, "unknown encryption: aes-256-ocb, aes-256-gcm or off");
 	if (kill_at && firn_point_kill_at(kill_at))
