@@ -138,42 +138,65 @@ static int decrypt(struct firn_codec *c, const struct firn_piece *p, const struc
 /*
  * libcrypto grows OCB's table of offsets with the length of the longest message: grow it now, so
  * that nothing allocates later.  The output stays in scratch, so that its nonce gives nothing away.
+ * What is decrypted has no tag that fits: that is said last.
  */
 static int warm_up(struct firn_codec *c, uint32_t bytes)
 {
 	const struct firn_piece p = { .number = FIRN_SEAL_NUMBER, .stored_bytes = bytes };
+	const struct firn_piece seal = { .number = FIRN_SEAL_NUMBER };
 	const struct plain extra = { c->scratch, SCRATCH_MIN_BYTES };
-	uint8_t tag[FIRN_TAG_BYTES];
-	int r;
+	uint8_t tag[FIRN_TAG_BYTES] = { 0 };
+	int r = 0;
 
-	r = encrypt(c, &p, NULL, 0, c->scratch, c->scratch, tag);
-	if (r == 0 && c->cipher != FIRN_CIPHER_OFF)
-		r = decrypt(c, &p, NULL, 0, c->scratch, c->scratch, tag);
-	if (r == 0) {
-		const struct firn_piece seal = { .number = FIRN_SEAL_NUMBER };
-
-		r = encrypt(c, &seal, &extra, 1, NULL, NULL, tag);
+	if (c->cipher == FIRN_CIPHER_OFF)
+		return 0;
+	if (c->enc) {
+		r = encrypt(c, &p, NULL, 0, c->scratch, c->scratch, tag);
 		if (r == 0)
-			r = decrypt(c, &seal, &extra, 1, NULL, NULL, tag);
+			r = encrypt(c, &seal, &extra, 1, NULL, NULL, tag);
+		memset(tag, 0, sizeof(tag));
 	}
-	return r == 0 ? 0 : -EOPNOTSUPP;
+	if (r == 0)
+		r = decrypt(c, &p, NULL, 0, c->scratch, c->scratch, tag);
+	if (r == 0 || r == -EBADMSG)
+		r = decrypt(c, &seal, &extra, 1, NULL, NULL, tag);
+	return r == 0 || r == -EBADMSG ? 0 : -EOPNOTSUPP;
 }
 
-static int set_key(struct firn_codec *c, const EVP_CIPHER *type, const uint8_t *key)
+static int open_cipher(struct firn_codec *c, const uint8_t *key, bool encrypts)
 {
-	if (EVP_CIPHER_get_iv_length(type) != NONCE_BYTES ||
-	    EVP_EncryptInit_ex2(c->enc, type, key, NULL, NULL) != 1 ||
-	    EVP_DecryptInit_ex2(c->dec, type, key, NULL, NULL) != 1)
+	const char *name = c->cipher == FIRN_CIPHER_AES_256_OCB ? "AES-256-OCB" : "AES-256-GCM";
+	EVP_CIPHER *type;
+	int r = 0;
+
+	/* Its configuration file concerns nothing here, and reading it leaves half a megabyte resident. */
+	OPENSSL_init_crypto(OPENSSL_INIT_NO_LOAD_CONFIG, NULL);
+	type = EVP_CIPHER_fetch(NULL, name, NULL);
+	if (!type)
 		return -EOPNOTSUPP;
-	return 0;
+	c->dec = EVP_CIPHER_CTX_new();
+	c->enc = encrypts ? EVP_CIPHER_CTX_new() : NULL;
+	if (!c->dec || (encrypts && !c->enc))
+		r = -ENOMEM;
+	else if (EVP_CIPHER_get_iv_length(type) != NONCE_BYTES ||
+		 EVP_DecryptInit_ex2(c->dec, type, key, NULL, NULL) != 1 ||
+		 (encrypts && EVP_EncryptInit_ex2(c->enc, type, key, NULL, NULL) != 1))
+		r = -EOPNOTSUPP;
+	EVP_CIPHER_free(type);
+	return r;
 }
 
-int firn_codec_open(struct firn_codec *c, enum firn_cipher cipher, const uint8_t *key,
-		    uint32_t max_raw_bytes)
+size_t firn_codec_scratch_bytes(uint32_t max_raw_bytes)
 {
-	uint32_t scratch_bytes =
-		max_raw_bytes > SCRATCH_MIN_BYTES ? max_raw_bytes : SCRATCH_MIN_BYTES;
-	int r = -ENOMEM;
+	return max_raw_bytes > SCRATCH_MIN_BYTES ? max_raw_bytes : SCRATCH_MIN_BYTES;
+}
+
+/* @scratch NULL: of its own. */
+static int open_codec(struct firn_codec *c, enum firn_cipher cipher, const uint8_t *key,
+		      uint32_t max_raw_bytes, void *scratch, bool encodes)
+{
+	size_t scratch_bytes = firn_codec_scratch_bytes(max_raw_bytes);
+	int r = 0;
 
 	memset(c, 0, sizeof(*c));
 	if (!firn_cipher_name(cipher) || !max_raw_bytes || max_raw_bytes > RAW_BYTES_MAX ||
@@ -181,36 +204,31 @@ int firn_codec_open(struct firn_codec *c, enum firn_cipher cipher, const uint8_t
 		return -EINVAL;
 	c->cipher = cipher;
 	c->max_raw_bytes = max_raw_bytes;
-	c->lz4 = malloc((size_t)LZ4_sizeofState());
-	c->scratch = calloc(1, scratch_bytes);
-	if (!c->lz4 || !c->scratch)
-		goto fail;
-	memset(c->lz4, 0, (size_t)LZ4_sizeofState());
-
-	if (cipher != FIRN_CIPHER_OFF) {
-		const char *name =
-			cipher == FIRN_CIPHER_AES_256_OCB ? "AES-256-OCB" : "AES-256-GCM";
-		EVP_CIPHER *type = EVP_CIPHER_fetch(NULL, name, NULL);
-
-		if (!type) {
-			r = -EOPNOTSUPP;
-			goto fail;
-		}
-		c->enc = EVP_CIPHER_CTX_new();
-		c->dec = EVP_CIPHER_CTX_new();
-		if (c->enc && c->dec)
-			r = set_key(c, type, key);
-		EVP_CIPHER_free(type);
-		if (r < 0)
-			goto fail;
-	}
-	r = warm_up(c, scratch_bytes);
+	c->lent = scratch;
+	c->scratch = scratch ? scratch : calloc(1, scratch_bytes);
+	if (encodes)
+		c->lz4 = calloc(1, (size_t)LZ4_sizeofState());
+	if (!c->scratch || (encodes && !c->lz4))
+		r = -ENOMEM;
+	if (r == 0 && cipher != FIRN_CIPHER_OFF)
+		r = open_cipher(c, key, encodes);
+	if (r == 0)
+		r = warm_up(c, (uint32_t)scratch_bytes);
 	if (r < 0)
-		goto fail;
-	return 0;
-fail:
-	firn_codec_close(c);
+		firn_codec_close(c);
 	return r;
+}
+
+int firn_codec_open(struct firn_codec *c, enum firn_cipher cipher, const uint8_t *key,
+		    uint32_t max_raw_bytes)
+{
+	return open_codec(c, cipher, key, max_raw_bytes, NULL, true);
+}
+
+int firn_codec_open_decoder(struct firn_codec *c, enum firn_cipher cipher, const uint8_t *key,
+			    uint32_t max_raw_bytes, void *scratch)
+{
+	return open_codec(c, cipher, key, max_raw_bytes, scratch, false);
 }
 
 void firn_codec_close(struct firn_codec *c)
@@ -222,7 +240,8 @@ void firn_codec_close(struct firn_codec *c)
 	if (c->scratch)
 		OPENSSL_cleanse(c->scratch, c->max_raw_bytes);
 	free(c->lz4);
-	free(c->scratch);
+	if (!c->lent)
+		free(c->scratch);
 	memset(c, 0, sizeof(*c));
 }
 
@@ -254,14 +273,14 @@ static bool piece_valid(const struct firn_codec *c, const struct firn_piece *p)
 
 int firn_codec_seal(struct firn_codec *c, const struct firn_piece *p, const void *data, void *out)
 {
-	if (!piece_valid(c, p))
+	if (!c->lz4 || !piece_valid(c, p))
 		return -EINVAL;
 	return encrypt(c, p, NULL, 0, data, out, (uint8_t *)out + p->stored_bytes);
 }
 
 int firn_codec_encode(struct firn_codec *c, struct firn_piece *p, const void *raw, void *out)
 {
-	if (!p->raw_bytes || p->raw_bytes > c->max_raw_bytes)
+	if (!c->lz4 || !p->raw_bytes || p->raw_bytes > c->max_raw_bytes)
 		return -EINVAL;
 	p->stored_bytes = firn_codec_compress(c, raw, p->raw_bytes, c->scratch, &p->codec);
 	return firn_codec_seal(c, p, p->codec == FIRN_CODEC_RAW ? raw : c->scratch, out);
@@ -299,6 +318,8 @@ int firn_codec_sign(struct firn_codec *c, uint64_t generation, const void *a, ui
 	const struct firn_piece p = { .generation = generation, .number = FIRN_SEAL_NUMBER };
 	const struct plain extra[] = { { a, a_bytes }, { b, b_bytes } };
 
+	if (!c->lz4)
+		return -EINVAL;
 	return encrypt(c, &p, extra, ARRAY_SIZE(extra), NULL, NULL, ret_tag);
 }
 

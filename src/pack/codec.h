@@ -15,10 +15,11 @@ struct evp_cipher_ctx_st;
 struct firn_codec {
 	enum firn_cipher cipher;
 	uint32_t max_raw_bytes;
-	struct evp_cipher_ctx_st *enc;  /* NULL with FIRN_CIPHER_OFF */
-	struct evp_cipher_ctx_st *dec;
-	void *lz4;                      /* compression state */
+	struct evp_cipher_ctx_st *enc;  /* NULL with FIRN_CIPHER_OFF, and in a decoder */
+	struct evp_cipher_ctx_st *dec;  /* NULL with FIRN_CIPHER_OFF */
+	void *lz4;                      /* compression state; NULL in a decoder */
 	uint8_t *scratch;               /* max_raw_bytes; of LZ4 data inside one call */
+	bool lent;                      /* scratch is the owner's */
 };
 
 /*
@@ -32,6 +33,16 @@ struct firn_codec {
  */
 int firn_codec_open(struct firn_codec *c, enum firn_cipher cipher, const uint8_t *key,
 		    uint32_t max_raw_bytes);
+
+/*
+ * As firn_codec_open, but only firn_codec_decode and firn_codec_check may be called; the others that can fail return
+ * -EINVAL.  It has no state of LZ4 and one key schedule.
+ * @scratch  firn_codec_scratch_bytes(@max_raw_bytes) that outlive @c; other decoders of the same thread may have
+ *           them too.  Closing wipes them.  NULL: its own.
+ */
+int firn_codec_open_decoder(struct firn_codec *c, enum firn_cipher cipher, const uint8_t *key,
+			    uint32_t max_raw_bytes, void *scratch);
+size_t firn_codec_scratch_bytes(uint32_t max_raw_bytes);
 
 /* Wipe and release.  A zeroed or closed codec is allowed. */
 void firn_codec_close(struct firn_codec *c);

@@ -164,7 +164,7 @@ static int open_pack(struct firn_reader *r, const uint8_t *key)
 	if (r->header.cipher != FIRN_CIPHER_OFF && !key)
 		return -ENOKEY;
 	block_bytes = FIRN_BLOCK_PAGES * r->header.page_size;   /* >= FIRN_INDEX_PIECE_BYTES */
-	e = firn_codec_open(&r->codec, (enum firn_cipher)r->header.cipher, key, block_bytes);
+	e = firn_codec_open_decoder(&r->codec, (enum firn_cipher)r->header.cipher, key, block_bytes, NULL);
 	if (e < 0)
 		return e;
 	e = r->read(r->ctx, &r->footer, sizeof(r->footer),

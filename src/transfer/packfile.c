@@ -49,16 +49,19 @@ int firn_block_reader_open(struct firn_block_reader *r, const uint8_t *key, uint
 	size_t block = FIRN_BLOCK_PAGES * page_size;
 
 	memset(r, 0, sizeof(*r));
+	r->page_size = page_size;
+	r->scratch = firn_memory_reserve(firn_codec_scratch_bytes((uint32_t)block));
+	if (!r->scratch)
+		return -ENOMEM;
 	for (int c = FIRN_CIPHER_OFF; c <= FIRN_CIPHER_AES_256_OCB; c++) {
-		int err = firn_codec_open(&r->codecs[c], (enum firn_cipher)c, c == FIRN_CIPHER_OFF ? NULL : key,
-					  (uint32_t)block);
+		int err = firn_codec_open_decoder(&r->codecs[c], (enum firn_cipher)c, c == FIRN_CIPHER_OFF ? NULL : key,
+						  (uint32_t)block, r->scratch);
 
 		if (err) {
 			firn_block_reader_close(r);
 			return err;
 		}
 	}
-	r->page_size = page_size;
 	r->nslots = nslots;
 	r->single_bytes = firn_align_up(block + FIRN_TAG_BYTES, DIRECT_ALIGN) + DIRECT_ALIGN;
 	/* Whole blocks are read: one more than fits, or there would be more reads than it takes. */
@@ -94,6 +97,7 @@ void firn_block_reader_close(struct firn_block_reader *r)
 	firn_lane_close(r->lane);
 	for (size_t c = 0; c < ARRAY_SIZE(r->codecs); c++)
 		firn_codec_close(&r->codecs[c]);
+	release(r->scratch, firn_codec_scratch_bytes(FIRN_BLOCK_PAGES * r->page_size));
 	release(r->stored[0], r->stored_bytes);
 	release(r->stored[1], r->stored_bytes);
 	release(r->single, r->single_bytes);

@@ -57,6 +57,7 @@ struct firn_chunk {
 /* A thread's means of reading blocks: buffers of fixed size, made once. */
 struct firn_block_reader {
 	struct firn_codec codecs[3];    /* by enum firn_cipher: packs of another setting stay readable */
+	void *scratch;                  /* theirs */
 	char *stored[2];                /* aligned; one is worked on while the other is read into */
 	size_t stored_bytes;            /* of each */
 	size_t piece_bytes;             /* to read at once: what the owner likes, at most stored_bytes */

@@ -103,6 +103,53 @@ static void test_other_codec(void **state)
 	}
 }
 
+/* A decoder reads what a codec wrote, several with one scratch; it writes nothing, and allocates when it is opened only. */
+static void test_decoder(void **state)
+{
+	static uint8_t scratch[MAX_RAW];
+	struct firn_codec decoders[ARRAY_SIZE(all_ciphers)];
+	unsigned long before;
+
+	(void)state;
+	assert_int_equal(firn_codec_scratch_bytes(MAX_RAW), MAX_RAW);
+	assert_true(firn_codec_scratch_bytes(1) >= 8192);
+	assert_int_equal(firn_codec_open_decoder(&decoders[1], FIRN_CIPHER_AES_256_OCB, NULL, MAX_RAW, scratch), -EINVAL);
+	for (size_t i = 0; i < ARRAY_SIZE(all_ciphers); i++)
+		assert_int_equal(firn_codec_open_decoder(&decoders[i], all_ciphers[i], test_key, MAX_RAW,
+							 i == 2 ? NULL : scratch), 0);
+	for (int round = 0; round < 2; round++) {
+		for (size_t i = 0; i < ARRAY_SIZE(all_ciphers); i++) {
+			struct firn_piece p = { .generation = 5, .number = 6, .raw_bytes = MAX_RAW };
+			struct firn_codec c, *d = &decoders[i];
+			uint8_t tag[FIRN_TAG_BYTES];
+
+			make_raw(&cases[7]);
+			assert_int_equal(firn_codec_open(&c, all_ciphers[i], test_key, MAX_RAW), 0);
+			assert_int_equal(firn_codec_encode(&c, &p, raw, out), 0);
+			assert_int_equal(firn_codec_sign(&c, 9, raw, 4096, raw, 4072, tag), 0);
+			firn_codec_close(&c);
+			before = allocations;
+			assert_int_equal(firn_codec_decode(d, &p, out, back), 0);
+			assert_memory_equal(raw, back, MAX_RAW);
+			out[0] ^= 1;
+			assert_int_equal(firn_codec_decode(d, &p, out, back), -EBADMSG);
+			out[0] ^= 1;
+			assert_int_equal(firn_codec_check(d, 9, raw, 4096, raw, 4072, tag), 0);
+			tag[0] ^= 1;
+			assert_int_equal(firn_codec_check(d, 9, raw, 4096, raw, 4072, tag), -EBADMSG);
+			assert_int_equal(firn_codec_sign(d, 9, raw, 4096, raw, 4072, tag), -EINVAL);
+			assert_int_equal(firn_codec_seal(d, &p, raw, out), -EINVAL);
+			assert_int_equal(firn_codec_encode(d, &p, raw, out), -EINVAL);
+			if (!FIRN_TEST_SANITIZED)
+				assert_int_equal(allocations - before, 0);
+		}
+	}
+	scratch[0] = 1;
+	for (size_t i = 0; i < ARRAY_SIZE(all_ciphers); i++)
+		firn_codec_close(&decoders[i]);
+	assert_int_equal(scratch[0], 0);        /* wiped, and the owner's still */
+}
+
 /* Every bit of the tag and of the stored bytes, every field of the piece, every shorter length. */
 static void test_tampering(void **state)
 {
@@ -296,6 +343,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_round_trip),
 		cmocka_unit_test(test_other_codec),
+		cmocka_unit_test(test_decoder),
 		cmocka_unit_test(test_tampering),
 		cmocka_unit_test(test_malformed_lz4),
 		cmocka_unit_test(test_seal_in_place),
