@@ -2,6 +2,8 @@
 #include "agent/json.h"
 
 #include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
 
 #include "pack/codec.h"
 #include "proto/interface.h"
@@ -34,6 +36,21 @@ struct json_object *firn_json_trouble(const struct firn_err *e)
 	put_text(o, "reason", e->reason);
 	put_text(o, "message", e->message);
 	return o;
+}
+
+/* A target is a hundred objects.  Its text alone takes a tenth, and an answer may hold hundreds of targets. */
+static struct json_object *as_text(struct json_object *o)
+{
+	char *text = strdup(json_object_to_json_string_ext(o, JSON_C_TO_STRING_PLAIN));
+	struct json_object *t = text ? json_object_new_boolean(false) : NULL;
+
+	if (!t) {
+		free(text);
+		return o;
+	}
+	json_object_set_serializer(t, json_object_userdata_to_json_string, text, json_object_free_userdata);
+	json_object_put(o);
+	return t;
 }
 
 struct json_object *firn_json_report(const struct firn_report *r)
@@ -107,5 +124,5 @@ struct json_object *firn_json_report(const struct firn_report *r)
 	json_object_object_add(o, "ms", ms);
 	if (r->err.code)
 		json_object_object_add(o, "error", firn_json_trouble(&r->err));
-	return o;
+	return as_text(o);
 }

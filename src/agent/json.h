@@ -9,7 +9,7 @@
 
 #include "engine/engine.h"
 
-/* A Target.  The caller owns the object. */
+/* A Target, to be sent: an object that has its text and no fields.  The caller owns it. */
 struct json_object *firn_json_report(const struct firn_report *r);
 
 /* Parameters of error Failed. */

@@ -4,6 +4,7 @@
  */
 #include <errno.h>
 #include <fcntl.h>
+#include <malloc.h>
 #include <poll.h>
 #include <signal.h>
 #include <stdio.h>
@@ -162,6 +163,15 @@ static int listen_at(const struct places *p, struct firn_err *e)
 		return firn_err_set(e, FIRN_EXIT_FAILED, errno, "socket", "the socket %s cannot be made: %s", address.sun_path,
 				    strerror(errno));
 	return firn_fd_steal(&fd);
+}
+
+/* Threads come and go with each request.  Left alone, libc gives them heaps of their own and keeps what it once had;
+ * locked, that memory cannot be trimmed.  One heap, and what is large goes by itself. */
+static void keep_heap_small(void)
+{
+	mallopt(M_ARENA_MAX, 1);
+	mallopt(M_MMAP_THRESHOLD, 64 << 10);
+	mallopt(M_TRIM_THRESHOLD, 64 << 10);
 }
 
 /* Nothing of the agent may wait for memory while targets wait for it. */
@@ -338,6 +348,7 @@ int main(int argc, char **argv)
 	}
 	/* Nor may the keeper hold what our caller happened to have open. */
 	syscall(SYS_close_range, 3u, ~0u, 0u);
+	keep_heap_small();
 	code = parse(argc, argv, &o);
 	if (code)
 		return code;
