@@ -171,12 +171,22 @@ class Firn:
         os.chmod(self.runtime, 0o755)
         os.chmod(self.state, 0o755)
         self.store = os.path.join(self.state, "store")
+        self.config = os.path.join(self.state, "config")
+        os.makedirs(os.path.join(self.config, "firn.conf.d"))
         self.agents = {}
         self.env = {k: v for k, v in os.environ.items() if not k.startswith("FIRN_")}
         self.env.update(FIRN_RUNTIME_DIR=self.runtime, FIRN_STATE_DIR=self.state,
-                        FIRN_LOG=os.path.join(self.state, "agent.log"), LC_ALL="C.UTF-8",
+                        FIRN_CONFIG_DIR=self.config, FIRN_LOG=os.path.join(self.state, "agent.log"), LC_ALL="C.UTF-8",
                         # Nobody but what the tests start is looked at or touched; we are a subreaper.
                         FIRN_SCOPE=f"tree:{os.getpid()}")
+
+    def configure(self, text, name="firn.conf"):
+        """Write a file of the configuration, whole at once; its path."""
+        path = os.path.join(self.config, name)
+        with open(path + ".new", "w") as f:
+            f.write(text)
+        os.rename(path + ".new", path)
+        return path
 
     # Agents
 

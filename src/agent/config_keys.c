@@ -18,6 +18,7 @@ enum type {
 	PROFILE,
 	AUTO,
 	SCOPE,
+	ON_STOP,
 	PATH,
 	SIZE,
 	DURATION,
@@ -45,6 +46,7 @@ static const struct key keys[] = {
 	{ "agent", "profile", PROFILE, AT(profile), 0, 0, 0, 0 },
 	{ "agent", "auto", AUTO, AT(automatic), 0, 0, 0, 0 },
 	{ "agent", "scope", SCOPE, AT(scope), 0, 0, 0, 0 },
+	{ "agent", "on-stop", ON_STOP, AT(stop_leaves), 0, 0, 0, 0 },
 	{ "agent", "look-every", DURATION, AT(look_ns), 0, NS_PER_S / 10, 3600 * NS_PER_S, 0 },
 	{ "agent", "metrics-textfile", PATH, AT(metrics_textfile), 0, 0, 0, 0 },
 	{ "agent", "metrics-every", DURATION, AT(metrics_ns), 0, NS_PER_S, DAY_NS, 0 },
@@ -301,6 +303,11 @@ int firn_config_key_set(struct firn_config *c, struct firn_arena *a, unsigned in
 			return err;
 		*text = firn_arena_text(a, strcmp(value, "all") ? value : "");
 		return *text ? 0 : -ENOMEM;
+	case ON_STOP:
+		c->stop_leaves = !strcmp(value, "leave");
+		if (c->stop_leaves || !strcmp(value, "thaw"))
+			return 0;
+		return wrong(why, "on-stop is '%.80s': give thaw or leave", value);
 	case PATH:
 		if (*value && *value != '/')
 			return wrong(why, "%s is '%.80s': give a path that begins with /", k->name, value);
@@ -345,6 +352,9 @@ const char *firn_config_key_text(const struct firn_config *c, unsigned int numbe
 	case SCOPE:
 		say = *(const char *const *)at;
 		say = say && *say ? say : "all";
+		break;
+	case ON_STOP:
+		say = c->stop_leaves ? "leave" : "thaw";
 		break;
 	case AUTO:
 		say = autos[c->automatic];

@@ -24,6 +24,8 @@
 #include "agent/check.h"
 #include "agent/config.h"
 #include "agent/keeper.h"
+#include "agent/live.h"
+#include "agent/notify.h"
 #include "agent/scope.h"
 #include "agent/server.h"
 #include "base/fd.h"
@@ -39,6 +41,7 @@ struct options {
 	bool store_encrypted;           /* by the disk: packs need not be */
 	int idle_exit_s;                /* -1: the mode's default */
 	const char *encryption;
+	struct firn_live live;
 	const char *scope_text;
 	struct firn_scope *scope;       /* where the agent runs; never freed */
 };
@@ -49,7 +52,7 @@ struct places {
 
 static const char usage[] =
 	"usage: firnd [--foreground] [--idle-exit SECONDS] [--encryption CIPHER] [--store-encrypted]\n"
-	"             [--scope SCOPE]\n"
+	"             [--scope SCOPE] [--auto yes|no|dry-run] [--dry-run]\n"
 	"       firnd --check [--json] | --config-check [--json] | --config-show [--json]\n"
 	"       firnd --list-points | --version | --help\n"
 	"CIPHER: aes-256-ocb (default), aes-256-gcm, or off\n"
@@ -67,6 +70,7 @@ static int parse(int argc, char **argv, struct options *o)
 	o->idle_exit_s = -1;
 	o->encryption = getenv("FIRN_ENCRYPTION");
 	o->scope_text = getenv("FIRN_SCOPE");
+	o->live = (struct firn_live){ .dir = firn_config_dir(), .automatic = -1 };
 	o->store_encrypted = getenv("FIRN_STORE_ENCRYPTED") && !strcmp(getenv("FIRN_STORE_ENCRYPTED"), "yes");
 	for (int i = 1; i < argc; i++) {
 		const char *a = argv[i];
@@ -92,6 +96,16 @@ static int parse(int argc, char **argv, struct options *o)
 			o->idle_exit_s = (int)n;
 		} else if (!strcmp(a, "--encryption") && i + 1 < argc) {
 			o->encryption = argv[++i];
+		} else if (!strcmp(a, "--dry-run")) {
+			o->live.automatic = FIRN_AUTO_DRY_RUN;
+		} else if (!strcmp(a, "--auto") && i + 1 < argc) {
+			a = argv[++i];
+			o->live.automatic = !strcmp(a, "yes")     ? (int)FIRN_AUTO_YES :
+					    !strcmp(a, "no")      ? (int)FIRN_AUTO_NO :
+					    !strcmp(a, "dry-run") ? (int)FIRN_AUTO_DRY_RUN :
+								    -1;
+			if (o->live.automatic < 0)
+				return complain(FIRN_EXIT_USAGE, "--auto takes yes, no, or dry-run: see firnd --help");
 		} else if (!strcmp(a, "--scope") && i + 1 < argc) {
 			o->scope_text = argv[++i];
 		} else if (!strcmp(a, "--version")) {
@@ -154,6 +168,8 @@ static int listen_at(const struct places *p, struct firn_err *e)
 	struct sockaddr_un address = { .sun_family = AF_UNIX };
 	FIRN_FD fd = -1;
 
+	if (firn_notify_socket() >= 0)
+		return firn_notify_socket();
 	if (firn_path_join(address.sun_path, sizeof(address.sun_path), p->runtime, FIRN_SOCKET_NAME))
 		return firn_err_set(e, FIRN_EXIT_USAGE, ENAMETOOLONG, "path", "FIRN_RUNTIME_DIR is too long for a socket");
 	fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
@@ -191,8 +207,28 @@ static void lock_memory(void)
 	}
 }
 
+/* What is wrong with the configuration goes to the log.  That of the command line goes before it. */
+static int configure(struct options *o, struct firn_err *e)
+{
+	int err = firn_live_begin(&o->live);
+
+	if (err)
+		return firn_err_set(e, FIRN_EXIT_FAILED, -err, "no-memory", "no memory to read the configuration");
+	if (o->scope_text)
+		return 0;
+	return firn_scope_parse(&o->scope, o->live.config->scope, e);
+}
+
+/* Who decides by itself stays. */
+static int idle_exit(const struct options *o)
+{
+	if (o->idle_exit_s >= 0)
+		return o->idle_exit_s;
+	return o->foreground || o->live.config->automatic != FIRN_AUTO_NO ? 0 : IDLE_EXIT_S;
+}
+
 /* @ready: written to when connections are accepted; closed. */
-static int run(const struct options *o, const struct places *p, enum firn_cipher cipher, int ready, struct firn_err *e)
+static int run(struct options *o, const struct places *p, enum firn_cipher cipher, int ready, struct firn_err *e)
 {
 	struct firn_keeper keeper;
 	struct firn_engine_config engine_config;
@@ -227,6 +263,7 @@ static int run(const struct options *o, const struct places *p, enum firn_cipher
 		.kind = o->store_encrypted ? FIRN_PACK_DIRECT : FIRN_PACK_COPIED,
 		.generation = &keeper.key->generation,
 		.keeper = keeper.pid,
+		.buffer_bytes = o->live.config->buffer_bytes,
 	};
 	err = firn_engine_open(&engine, &engine_config, e);
 	if (err)
@@ -254,17 +291,18 @@ static int run(const struct options *o, const struct places *p, enum firn_cipher
 		close(ready);
 	}
 	server_config = (struct firn_server_config){ engine, &keeper, o->scope, p->runtime, listening,
-						     o->idle_exit_s >= 0 ? o->idle_exit_s :
-						     o->foreground	 ? 0 :
-									   IDLE_EXIT_S };
+						     idle_exit(o), &o->live };
+	firn_notify("READY=1");
 	err = firn_server_run(&server_config);
 	if (err)
 		firn_log("the agent's loop ended: %s", strerror(-err));
-	if (!firn_path_join(path, sizeof(path), p->runtime, FIRN_SOCKET_NAME))
+	/* One that was handed over is the manager's: it listens on, for the next agent. */
+	if (firn_notify_socket() < 0 && !firn_path_join(path, sizeof(path), p->runtime, FIRN_SOCKET_NAME))
 		unlink(path);
 	if (!firn_path_join(path, sizeof(path), p->runtime, FIRN_AGENT_PID_NAME))
 		unlink(path);
-	shutdown(listening, SHUT_RDWR);
+	if (firn_notify_socket() < 0)
+		shutdown(listening, SHUT_RDWR);
 	if (firn_engine_reap(engine)) {
 		firn_log("targets are left: the keeper stays, start an agent to thaw them");
 		return 0;
@@ -337,8 +375,9 @@ int main(int argc, char **argv)
 	struct options o;
 	struct places p;
 	char path[600];
-	int code, lock, ready[2] = { -1, -1 };
+	int code, lock, first_free, ready[2] = { -1, -1 };
 
+	firn_notify_begin(&first_free);
 	/* The agent's descriptors must not be taken for standard ones. */
 	for (int fd; (fd = open("/dev/null", O_RDWR)) >= 0;) {
 		if (fd > 2) {
@@ -347,7 +386,7 @@ int main(int argc, char **argv)
 		}
 	}
 	/* Nor may the keeper hold what our caller happened to have open. */
-	syscall(SYS_close_range, 3u, ~0u, 0u);
+	syscall(SYS_close_range, (unsigned int)first_free, ~0u, 0u);
 	keep_heap_small();
 	code = parse(argc, argv, &o);
 	if (code)
@@ -370,7 +409,7 @@ int main(int argc, char **argv)
 		return complain(FIRN_EXIT_USAGE, "FIRN_SLEEP_AT names no point: see firnd --list-points");
 	if (geteuid())
 		return complain(FIRN_EXIT_NOT_PERMITTED, "the agent must run as root: use sudo firnd");
-	if (firn_scope_parse(&o.scope, o.scope_text, &e))
+	if (o.scope_text && firn_scope_parse(&o.scope, o.scope_text, &e))
 		return complain(e.code, e.message);
 	umask(0022);
 	if (make_places(&p, &e) || firn_path_join(path, sizeof(path), p.runtime, "start.lock"))
@@ -403,7 +442,7 @@ int main(int argc, char **argv)
 	/* Not the agent's: the keeper would hold it beyond the agent's death.  The parent, which waits for
 	 * the agent to be ready, keeps it until then. */
 	close(lock);
-	if (!run(&o, &p, cipher, ready[1], &e) || !e.code)
+	if ((!configure(&o, &e) && !run(&o, &p, cipher, ready[1], &e)) || !e.code)
 		return FIRN_EXIT_OK;
 	if (o.foreground)
 		return complain(e.code, e.message);

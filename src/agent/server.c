@@ -13,6 +13,7 @@
 #include <unistd.h>
 
 #include "agent/json.h"
+#include "agent/notify.h"
 #include "base/fd.h"
 #include "base/log.h"
 #include "proto/frame.h"
@@ -404,6 +405,7 @@ static void begin_stop(struct server *s, uint64_t connection)
 	if (s->stopping)
 		return;
 	s->stopping = true;
+	firn_notify("STOPPING=1");
 	job = calloc(1, sizeof(*job));
 	if (!job)
 		return;
@@ -411,6 +413,37 @@ static void begin_stop(struct server *s, uint64_t connection)
 	job->method = FIRN_CALL_THAW;
 	job->all = true;
 	start_job(s, job);
+}
+
+/* End as soon as no job runs; the next agent takes over what is out. */
+static void leave(struct server *s)
+{
+	s->stopping = true;
+	firn_notify("STOPPING=1");
+}
+
+static void reload(struct server *s)
+{
+	struct firn_config *old;
+
+	firn_notify_reloading();
+	old = firn_live_reload(s->config.live);
+	firn_config_free(old);
+	firn_notify("READY=1");
+}
+
+static void take_signal(struct server *s)
+{
+	struct signalfd_siginfo info;
+
+	while (read(s->signals, &info, sizeof(info)) > 0) {
+		if (info.ssi_signo == SIGHUP)
+			reload(s);
+		else if (s->config.live->config->stop_leaves)
+			leave(s);
+		else
+			begin_stop(s, 0);
+	}
 }
 
 static void call(struct server *s, struct connection *c, const char *text, size_t len)
@@ -600,6 +633,7 @@ int firn_server_run(const struct firn_server_config *config)
 	sigemptyset(&set);
 	sigaddset(&set, SIGTERM);
 	sigaddset(&set, SIGINT);
+	sigaddset(&set, SIGHUP);
 	s.signals = signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK);
 	s.epoll = epoll_create1(EPOLL_CLOEXEC);
 	if (s.signals < 0 || s.epoll < 0)
@@ -615,7 +649,6 @@ int firn_server_run(const struct firn_server_config *config)
 		if (n < 0 && errno != EINTR)
 			return -errno;
 		for (int i = 0; i < n; i++) {
-			struct signalfd_siginfo info;
 			struct connection *c;
 
 			switch (ev[i].data.u64) {
@@ -623,8 +656,7 @@ int firn_server_run(const struct firn_server_config *config)
 				accept_one(&s);
 				continue;
 			case EV_SIGNALS:
-				if (read(s.signals, &info, sizeof(info)) > 0)
-					begin_stop(&s, 0);
+				take_signal(&s);
 				continue;
 			case EV_JOBS:
 				deliver(&s);
@@ -646,6 +678,7 @@ int firn_server_run(const struct firn_server_config *config)
 			firn_log("the keeper ended: process %d takes its place%s%s", config->keeper->pid,
 				 err ? "; its file cannot be written: " : "", err ? strerror(-err) : "");
 		}
+		firn_notify_alive(firn_sys.clock_ns(), s.stopping);
 		firn_engine_move_packs(config->engine);
 		if (may_end(&s, firn_engine_reap(config->engine)))
 			break;

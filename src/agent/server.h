@@ -7,6 +7,7 @@
 
 #include "agent/job.h"
 #include "agent/keeper.h"
+#include "agent/live.h"
 #include "agent/scope.h"
 
 struct firn_server_config {
@@ -16,6 +17,7 @@ struct firn_server_config {
 	const char *runtime_dir;
 	int listening;               /* socket */
 	int idle_exit_s;             /* 0: never */
+	struct firn_live *live;      /* the configuration; read anew on SIGHUP */
 };
 
 /* Serve until told to stop, or idle for long enough with nothing evicted.  Returns 0, or -errno. */

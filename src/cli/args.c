@@ -23,6 +23,7 @@ enum {
 	PLACE = 64,   /* these three take a value */
 	AFTER = 128,
 	KIND = 256,
+	CHECK_OR_SHOW = 1 << 20, /* takes one of these two words */
 };
 
 static const struct {
@@ -36,6 +37,7 @@ static const struct {
 	{ FIRN_VERB_LIST, "list", JSON },
 	{ FIRN_VERB_SHOW, "show", JSON | PIDS | ONE_PID },
 	{ FIRN_VERB_CHECK, "check", JSON },
+	{ FIRN_VERB_CONFIG, "config", JSON | CHECK_OR_SHOW },
 	{ FIRN_VERB_HELP, "help", 0 },
 };
 
@@ -54,7 +56,7 @@ static const struct {
 
 static const char *const later_verbs[] = { "explain",     "run",  "priority", "reclaim",
 					   "consolidate", "peek", "core",     "map",
-					   "stats",       "top",  "monitor",  "config" };
+					   "stats",       "top",  "monitor" };
 static const char *const later_options[] = { "--wake", "--cgroup",
 					     "--unit", "--name", "--force" };
 
@@ -299,6 +301,13 @@ static int parse_words(struct firn_args *a, unsigned int takes, int argc, char *
 			r = take_option(a, takes, &given, name, equals ? equals + 1 : NULL,
 					i + 1 < argc ? argv[i + 1] : NULL, &used);
 			i += used;
+		} else if (takes & CHECK_OR_SHOW && !(given & CHECK_OR_SHOW) &&
+			   (strcmp(word, "check") == 0 || strcmp(word, "show") == 0)) {
+			given |= CHECK_OR_SHOW;
+			a->show = word[0] == 's';
+			r = FIRN_OK;
+		} else if (takes & CHECK_OR_SHOW) {
+			return usage(a, "config takes one of check and show: see firn config --help");
 		} else if (!(takes & PIDS)) {
 			char shown[64];
 
@@ -318,6 +327,8 @@ static int parse_words(struct firn_args *a, unsigned int takes, int argc, char *
 		return usage(a, "--after belongs to --place=ram,store: give both");
 	if (a->all && a->count)
 		return usage(a, "--all and a target exclude each other: give one of them");
+	if (takes & CHECK_OR_SHOW && !(given & CHECK_OR_SHOW))
+		return usage(a, "config lacks what to do: firn config check, or firn config show");
 	if (takes & PIDS && !a->count && !a->all)
 		return usage(a, "%s lacks its target: give a PID, as in firn %s 1234",
 			     firn_verb_name(a->verb), firn_verb_name(a->verb));

@@ -16,6 +16,7 @@ enum firn_verb {
 	FIRN_VERB_LIST,
 	FIRN_VERB_SHOW,
 	FIRN_VERB_CHECK,
+	FIRN_VERB_CONFIG,
 	FIRN_VERB_HELP,
 	FIRN_VERB_VERSION,
 };
@@ -24,6 +25,7 @@ struct firn_args {
 	enum firn_verb verb;
 	enum firn_verb topic; /* of help, or NONE */
 	bool json, dry_run, all;
+	bool show;         /* config show; else config check */
 	bool ram, move;    /* --place=ram; =ram,store */
 	long after;        /* seconds, or -1: not given */
 	unsigned int kind;   /* FIRN_COPIED, FIRN_DIRECT, or 0: not given */

@@ -35,6 +35,7 @@ static const char help_main[] =
 "  firn list                    what is frozen or evicted\n"
 "  firn show PID                all that is known of one of them\n"
 "  firn check                   does this host have what Firn needs\n"
+"  firn config check | show     is the configuration valid; what counts, and where it is set\n"
 "  firn help [VERB]             this text, or a verb's\n"
 "  firn --version\n"
 "\n"
@@ -84,6 +85,12 @@ static const char help_check[] =
 "usage: firn check [--json]\n"
 "\n"
 "Does this host's kernel and store have what is needed?\n";
+static const char help_config[] =
+"usage: firn config check [--json]\n"
+"       firn config show [--json]\n"
+"\n"
+"check: is /etc/firn valid?  Every error, with its file and line.  show: every value that counts,\n"
+"and where it is set; the rules in their order, the never-list among them.  See firn.conf(5).\n";
 static const char help_help[] =
 "usage: firn help [VERB]\n";
 
@@ -344,13 +351,15 @@ static int do_show(const struct firn_args *a)
 	return FIRN_OK;
 }
 
-static int do_check(const struct firn_args *a)
+/* What the agent's program answers without an agent. */
+static int run_agent(const struct firn_args *a, const char *option)
 {
 	char path[PATH_MAX];
-	char check[] = "--check", json[] = "--json";
-	char *argv[] = { path, check, a->json ? json : NULL, NULL };
+	char what[32], json[] = "--json";
+	char *argv[] = { path, what, a->json ? json : NULL, NULL };
 	struct firn_error e;
 
+	snprintf(what, sizeof(what), "%s", option);
 	if (firn_find_agent(path, sizeof(path), &e) != FIRN_OK)
 		return failed(a, &e);
 	/* What we ignore, it shall not. */
@@ -383,6 +392,9 @@ static int do_help(const struct firn_args *a)
 	case FIRN_VERB_CHECK:
 		text = help_check;
 		break;
+	case FIRN_VERB_CONFIG:
+		text = help_config;
+		break;
 	case FIRN_VERB_HELP:
 		text = help_help;
 		break;
@@ -406,7 +418,9 @@ static int run(const struct firn_args *a)
 	case FIRN_VERB_SHOW:
 		return do_show(a);
 	case FIRN_VERB_CHECK:
-		return do_check(a);
+		return run_agent(a, "--check");
+	case FIRN_VERB_CONFIG:
+		return run_agent(a, a->show ? "--config-show" : "--config-check");
 	case FIRN_VERB_VERSION:
 		printf("firn %s\n", firn_version());
 		return FIRN_OK;

@@ -245,6 +245,7 @@ static int fail_no_agent(const char *dir, struct firn_error *e)
 enum attempt {
 	CONNECTED,
 	NOBODY, /* no agent lives */
+	WAKING, /* none lives, but one was asked for */
 	BUSY,   /* one lives, but does not take us now: try again */
 	ERROR,  /* *e is filled */
 };
@@ -257,6 +258,7 @@ static enum attempt attempt(const char *dir, struct firn_client *c, struct firn_
 	struct ucred peer;
 	socklen_t length = sizeof(peer);
 	pid_t agent;
+	bool nobody;
 
 	if (firn_path_join(address.sun_path, sizeof(address.sun_path), dir, FIRN_SOCKET_NAME) < 0) {
 		firn_client_fail(e, FIRN_USAGE, "path-too-long",
@@ -264,8 +266,7 @@ static enum attempt attempt(const char *dir, struct firn_client *c, struct firn_
 		return ERROR;
 	}
 	agent = living(dir, FIRN_AGENT_PID_NAME);
-	if (!agent && access(dir, X_OK) == 0)
-		return NOBODY;
+	nobody = !agent && access(dir, X_OK) == 0;
 	fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
 	if (fd < 0) {
 		firn_client_fail(e, FIRN_FAILED, "socket", "cannot make a socket: %s",
@@ -273,6 +274,8 @@ static enum attempt attempt(const char *dir, struct firn_client *c, struct firn_
 		return ERROR;
 	}
 	if (connect(fd, (struct sockaddr *)&address, sizeof(address)) < 0) {
+		if (nobody)
+			return NOBODY;
 		if (errno == ENOENT || errno == ENOTDIR)
 			return agent ? BUSY : NOBODY;
 		if (errno == EAGAIN || errno == ECONNREFUSED)
@@ -295,17 +298,23 @@ static enum attempt attempt(const char *dir, struct firn_client *c, struct firn_
 	}
 	/* PID 0: the agent is outside our PID namespace and cannot be watched. */
 	if (peer.pid > 0) {
-		/* A socket of an earlier agent's, kept open by the keeper, while a new one starts.
-		 */
-		if (peer.pid != agent)
-			return BUSY;
+		/* Who made it is the agent; or a service manager, which hands it to each agent in turn, and
+		 * starts one where none lives.  Or it was an earlier agent: the keeper keeps its socket open. */
 		pidfd = open_pidfd(peer.pid);
 		if (pidfd < 0 || pidfd_is_dead(pidfd))
-			return NOBODY;
+			return agent && peer.pid != agent ? BUSY : NOBODY;
+		if (nobody)
+			return WAKING;
+		if (agent && peer.pid != agent) {
+			firn_fd_close(&pidfd);
+			pidfd = open_pidfd(agent);
+			if (pidfd < 0 || pidfd_is_dead(pidfd))
+				return BUSY;
+		}
 	}
+	c->pid = peer.pid > 0 && agent ? agent : peer.pid;
 	c->fd = firn_fd_steal(&fd);
 	c->pidfd = firn_fd_steal(&pidfd);
-	c->pid = peer.pid;
 	return CONNECTED;
 }
 
@@ -445,6 +454,16 @@ FIRN_API int firn_connect(struct firn_client **ret, unsigned int flags, struct f
 			}
 			r = firn_client_fail(error, FIRN_NO_AGENT, "agent-busy",
 					     "the agent takes no connection: look at its log in %s",
+					     dir);
+			break;
+		case WAKING:
+			/* Once is enough: what we sent waits for it. */
+			while (!living(dir, FIRN_AGENT_PID_NAME) && firn_client_now_ms() < deadline)
+				pause_ms(20);
+			if (firn_client_now_ms() < deadline)
+				continue;
+			r = firn_client_fail(error, FIRN_NO_AGENT, "agent-busy",
+					     "%s is listened to, and no agent starts: systemctl status firnd, or remove it",
 					     dir);
 			break;
 		case NOBODY:

@@ -77,6 +77,7 @@ struct firn_engine_config {
 	enum firn_pack_kind kind;    /* of packs where a request does not say */
 	uint64_t *generation;        /* counts packs under this key; shared memory that outlives the agent */
 	pid_t keeper;                /* refused as a target */
+	uint64_t buffer_bytes;       /* of an eviction, at most; 0: the builder's */
 };
 
 /*

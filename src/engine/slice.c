@@ -461,15 +461,17 @@ static unsigned int count_cores(void)
 
 /*
  * How much is written at once: an eighth of what the process has, so that writing begins early and little is made
- * ready for a small one, and as much as a device likes for a large one.  0: the builder's own choice.
+ * ready for a small one, and as much as a device likes, or the configuration allows, for a large one.
  */
-static uint32_t output_bytes(pid_t pid)
+static uint32_t output_bytes(pid_t pid, uint64_t buffer_bytes)
 {
 	struct firn_proc p;
 	uint64_t bytes = firn_proc_read(pid, &p) ? 0 : p.rss_anon_bytes / 8;
+	/* There are two. */
+	uint64_t most = buffer_bytes ? firn_align_down(buffer_bytes / 2, FIRN_PACK_ALIGN) : FIRN_BUILDER_OUT_BYTES;
 
-	if (bytes >= FIRN_BUILDER_OUT_BYTES)
-		return 0;
+	if (bytes >= most)
+		return (uint32_t)most;
 	return (uint32_t)firn_align_up(firn_max_u64(bytes, WRITE_LEAST_BYTES), FIRN_PACK_ALIGN);
 }
 
@@ -482,7 +484,7 @@ static int open_builder(void *arg)
 		.cipher = j->cipher,
 		.key = j->cipher == FIRN_CIPHER_OFF ? NULL : j->en->config.key,
 		.workers = count_cores(),
-		.out_bytes = output_bytes(j->report->pid),
+		.out_bytes = output_bytes(j->report->pid, j->en->config.buffer_bytes),
 		.own_writer = true,
 		.ops = { .read = read_target, .write = firn_slice_write, .run = run_workers },
 		.ctx = j,

@@ -43,6 +43,9 @@ static void test_refused(void **state)
 		{ { "defragment" }, "unknown verb 'defragment': see firn --help" },
 		{ { "a\033[31m" }, "unknown verb 'a?[31m': see firn --help" },
 		{ { "explain", "1" }, "explain comes with a later version: see firn --help" },
+		{ { "config" }, "config lacks what to do: firn config check, or firn config show" },
+		{ { "config", "edit" }, "config takes one of check and show: see firn config --help" },
+		{ { "config", "show", "check" }, "config takes one of check and show: see firn config --help" },
 		{ { "top" }, "top comes with a later version: see firn --help" },
 		{ { "freeze", "--cgroup", "/a" },
 		  "--cgroup comes with a later version: see firn freeze --help" },
@@ -160,6 +163,13 @@ static void test_taken(void **state)
 
 	assert_int_equal(parse(&a, (const char *const[]){ "help", "list", NULL }), FIRN_OK);
 	assert_true(a.verb == FIRN_VERB_HELP && a.topic == FIRN_VERB_LIST);
+	firn_args_done(&a);
+
+	assert_int_equal(parse(&a, (const char *const[]){ "config", "show", "--json", NULL }), FIRN_OK);
+	assert_true(a.verb == FIRN_VERB_CONFIG && a.show && a.json);
+	firn_args_done(&a);
+	assert_int_equal(parse(&a, (const char *const[]){ "config", "check", NULL }), FIRN_OK);
+	assert_true(a.verb == FIRN_VERB_CONFIG && !a.show);
 	firn_args_done(&a);
 
 	assert_int_equal(parse(&a, (const char *const[]){ "--version", NULL }), FIRN_OK);

@@ -140,6 +140,7 @@ static void test_wrong(void **state)
 		{ "[agent]\nauto = true\n", 2, "give yes, no, or dry-run" },
 		{ "[agent]\nauto =\n", 2, "auto is ''" },
 		{ "[agent]\nauto = yes ; by night\n", 2, "auto is 'yes ; by night'" },
+		{ "[agent]\non-stop = kill\n", 2, "give thaw or leave" },
 		{ "[agent]\nscope = group:x\n", 2, "give cgroup:PATH" },
 		{ "[agent]\nscope = tree:x\n", 2, "give cgroup:PATH" },
 		{ "[agent]\nscope = user:\n", 2, "give cgroup:PATH" },
