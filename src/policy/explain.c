@@ -225,7 +225,7 @@ static void say_running(struct text *t, const struct firn_policy_config *c, cons
 		    u->quick_returns == 1 ? "time" : "times");
 		break;
 	case FIRN_REASON_ACTIVE:
-		say_wait(t, "idle for", u->idle_ns, s->need.given ? c->need_min_idle_ns : c->min_idle_ns);
+		say_wait(t, "idle for", u->idle_ns, sum->urgent ? c->need_min_idle_ns : c->min_idle_ns);
 		break;
 	case FIRN_REASON_TICKS:
 		say(t, "wakes up %" PRIu32 " times a minute (%" PRIu32

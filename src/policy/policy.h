@@ -55,7 +55,7 @@ struct firn_policy_config {
 	/* Candidates. */
 	uint64_t min_bytes;             /* of private memory; a unit may have its own */
 	uint64_t min_idle_ns;
-	uint64_t need_min_idle_ns;      /* the same for an explicit need */
+	uint64_t need_min_idle_ns;      /* the same where it is urgent: somebody waits for memory now */
 	uint64_t min_awake_ns;          /* since it came back, or began */
 	uint64_t quick_return_ns;       /* who was out for less came back quickly: min_awake_ns doubles, each time, */
 	uint64_t max_backoff_ns;        /* to this at most */
@@ -204,6 +204,7 @@ struct firn_policy_summary {
 	enum firn_pressure pressure;
 	bool reclaiming;                /* give it to the next snapshot.  A decision for a need leaves it as it is */
 	bool psi_known;                 /* false: by available memory alone */
+	bool urgent;                    /* an explicit need, PSI full, or less than half of the low watermark */
 	bool nobody_active;             /* FIRN_FOR_ACTIVE, and no unit is: for the system */
 	uint32_t for_priority;          /* whose need it is, or would be; FIRN_PRIORITY_SYSTEM */
 	uint64_t low_bytes, high_bytes; /* the watermarks */

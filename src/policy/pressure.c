@@ -63,6 +63,7 @@ void firn_policy_press(struct firn_deciding *x)
 				       watermark(c->high_bytes, c->high_hundredths, s->total_bytes));
 	if (s->need.given) {
 		sum->pressure = FIRN_PRESSURE_NEED;
+		sum->urgent = true;
 		sum->for_priority = s->need.priority;
 		sum->wanted_bytes = s->need.bytes;
 		return;
@@ -82,5 +83,6 @@ void firn_policy_press(struct firn_deciding *x)
 		lacking = 0;
 	}
 	sum->reclaiming = sum->pressure != FIRN_PRESSURE_NONE;
+	sum->urgent = stall == FIRN_PRESSURE_FULL || s->available_bytes < sum->low_bytes / 2;
 	sum->wanted_bytes = firn_sub_u64(lacking, s->coming_bytes);
 }

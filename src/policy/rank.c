@@ -58,7 +58,7 @@ enum firn_reason firn_rank_exclude(const struct firn_deciding *x, const struct f
 		return FIRN_REASON_AWAKE;
 	if (u->awake_ns < firn_policy_awake_ns(c, u->quick_returns))
 		return FIRN_REASON_BACKOFF;
-	if (u->idle_ns < (s->need.given ? c->need_min_idle_ns : c->min_idle_ns))
+	if (u->idle_ns < (x->sum->urgent ? c->need_min_idle_ns : c->min_idle_ns))
 		return FIRN_REASON_ACTIVE;
 	if (c->ticks_per_minute && u->wakeups_per_minute >= c->ticks_per_minute && !u->wake)
 		return FIRN_REASON_TICKS;

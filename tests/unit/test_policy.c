@@ -280,6 +280,39 @@ static void test_psi(void **state)
 	assert_int_equal(x.sum.pressure, FIRN_PRESSURE_NONE);
 }
 
+static void test_urgent(void **state)
+{
+	struct scene x;
+
+	(void)state;
+	begin(&x);
+	add(&x, 10)->idle_ns = x.c.need_min_idle_ns;
+	add_active(&x, 80);
+	x.s.available_bytes = 8 * GIB / 20;
+	decide(&x);
+	assert_int_equal(x.sum.pressure, FIRN_PRESSURE_LOW);
+	assert_false(x.sum.urgent);
+	expect(&x, 0, NONE, ACTIVE);
+	assert_true(says(&x, 0, "idle for 10 s, at least 5 min are asked for"));
+	/* Less than half of the low watermark: somebody waits, or soon will. */
+	x.s.available_bytes--;
+	decide(&x);
+	assert_true(x.sum.urgent);
+	expect(&x, 0, EVICT, IDLE);
+	x.s.available_bytes++;
+	x.s.psi_full_hundredths = x.c.psi_full_hundredths;
+	decide(&x);
+	assert_true(x.sum.urgent);
+	expect(&x, 0, EVICT, IDLE);
+	x.u[0].idle_ns--;
+	decide(&x);
+	expect(&x, 0, NONE, ACTIVE);
+	x.u[0].idle_ns++;
+	x.s.psi_known = false;
+	decide(&x);
+	expect(&x, 0, NONE, ACTIVE);
+}
+
 static void test_for_whom(void **state)
 {
 	struct scene x;
@@ -972,6 +1005,7 @@ int main(void)
 		cmocka_unit_test(test_nothing),
 		cmocka_unit_test(test_watermarks),
 		cmocka_unit_test(test_psi),
+		cmocka_unit_test(test_urgent),
 		cmocka_unit_test(test_for_whom),
 		cmocka_unit_test(test_need),
 		cmocka_unit_test(test_excluded),

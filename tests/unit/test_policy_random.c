@@ -206,6 +206,16 @@ static uint64_t awake_least(const struct firn_policy_config *c, uint32_t quick)
 	return ns;
 }
 
+/* Does somebody wait for memory now? */
+static bool urgent(const struct scene *x)
+{
+	const struct firn_policy_snapshot *s = &x->s;
+	bool full = s->psi_known && x->c.psi_full_hundredths && s->psi_full_hundredths >= x->c.psi_full_hundredths &&
+		    s->available_bytes / 8 < GIB / 10000.0 * x->c.psi_below_hundredths;
+
+	return s->need.given || full || s->available_bytes < x->sum.low_bytes / 2;
+}
+
 /* May it be taken, its own limits alone considered? */
 static bool eligible(const struct scene *x, const struct firn_unit *u)
 {
@@ -217,7 +227,7 @@ static bool eligible(const struct scene *x, const struct firn_unit *u)
 	       priority(u) < for_priority(x) &&
 	       gain(x, u) > 0 && u->private_bytes >= (u->min_bytes ? u->min_bytes : c->min_bytes) &&
 	       u->awake_ns >= c->min_awake_ns && u->awake_ns >= awake_least(c, u->quick_returns) &&
-	       u->idle_ns >= (x->s.need.given ? c->need_min_idle_ns : c->min_idle_ns) &&
+	       u->idle_ns >= (urgent(x) ? c->need_min_idle_ns : c->min_idle_ns) &&
 	       (!ticks || u->wake) &&
 	       (!c->unit_daily_bytes || !cost(x, u) || u->written_today_bytes + cost(x, u) <= c->unit_daily_bytes);
 }
@@ -244,7 +254,7 @@ static void check_pressure(const struct scene *x)
 	if (high < low)
 		high = low;
 	CHECK(x->sum.low_bytes - low <= slack && x->sum.high_bytes - high <= slack);
-	CHECK(x->sum.psi_known == s->psi_known);
+	CHECK(x->sum.psi_known == s->psi_known && x->sum.urgent == urgent(x));
 	if (s->need.given) {
 		CHECK(x->sum.wanted_bytes == s->need.bytes && x->sum.reclaiming == s->reclaiming);
 		return;
