@@ -20,10 +20,10 @@
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
-#include <xxhash.h>
 
 #include "pack/codec.h"
 #include "pack/elide.h"
+#include "pack/hash.h"
 #include "pack/output.h"
 #include "sys/memory.h"
 
@@ -335,7 +335,7 @@ static uint32_t place_page(struct firn_builder *b, struct worker *w, uint32_t k,
 			b->stats.fill_pages++;
 			return firn_place(FIRN_PLACE_FILL, value);
 		}
-		hash = XXH3_64bits(page, b->page_size);
+		hash = firn_hash(page, b->page_size);
 	}
 	if (firn_elider_find_original(&b->elider, hash, is_same, &candidate, &value, &free_entry)) {
 		b->stats.duplicate_pages++;
@@ -460,8 +460,10 @@ static int encode_batch(struct firn_builder *b, struct worker *w)
 	r = b->ops.read(b->ctx, w->runs, w->nruns, w->raw);
 	if (r)
 		return r;
-	for (uint32_t k = 0; k < w->npages; k++)
+	for (uint32_t k = 0; k < w->npages; k++) {
 		w->scans[k] = firn_elide_scan(w->raw + (size_t)k * b->page_size, b->page_size);
+		firn_elider_expect(&b->elider, w->scans[k].value);
+	}
 	r = await_turn(b, &b->elide_turn, w->number);
 	if (r == 0)
 		r = elide(b, w);

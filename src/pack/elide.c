@@ -6,7 +6,8 @@
 #include "pack/elide.h"
 
 #include <string.h>
-#include <xxhash.h>
+
+#include "pack/hash.h"
 
 #define ORIGINALS_MAX 65536u    /* of a window; more pages are stored without being offered */
 #define ORIGINALS (2u * ORIGINALS_MAX)
@@ -27,7 +28,7 @@ struct firn_scan firn_elide_scan(const void *page, uint32_t page_size)
 
 	if (is_filled(words, page_size))
 		return (struct firn_scan){ words[0], true };
-	return (struct firn_scan){ XXH3_64bits(page, page_size), false };
+	return (struct firn_scan){ firn_hash(page, page_size), false };
 }
 
 size_t firn_elider_originals_bytes(void)
@@ -54,6 +55,11 @@ void firn_elider_end_window(struct firn_elider *e, uint32_t slot)
 {
 	e->window = slot;
 	e->noriginals = 0;
+}
+
+void firn_elider_expect(const struct firn_elider *e, uint64_t hash)
+{
+	__builtin_prefetch(&e->originals[(uint32_t)hash % ORIGINALS], 1);
 }
 
 bool firn_elider_find_fill(struct firn_elider *e, uint64_t word, uint32_t *ret)

@@ -48,6 +48,9 @@ void firn_elider_end_window(struct firn_elider *e, uint32_t slot);
 /* The fill table's index of @word, entered where it is new.  False where it cannot be. */
 bool firn_elider_find_fill(struct firn_elider *e, uint64_t word, uint32_t *ret);
 
+/* Its entry will be looked for: let the memory bring it near.  Any thread, at any time. */
+void firn_elider_expect(const struct firn_elider *e, uint64_t hash);
+
 /*
  * Look for a stored page with hash @hash that same() says is equal; same(arg, original) returns true
  * only for equal bytes.  True: *@ret_slot is its slot.  Otherwise *@ret_free is where this page may be
