@@ -12,7 +12,7 @@
  * Who may touch what:
  *   elider, next_block, counts of pages    the worker whose turn it is to elide
  *   pack.blocks, counts of blocks          the worker whose turn it is to place
- *   cursor, turns, published               whoever holds the output's lock
+ *   cursor, published                      whoever holds the output's lock
  *   everything                             the caller, while no add is under way
  */
 #include "pack/builder.h"
@@ -25,6 +25,7 @@
 #include "pack/elide.h"
 #include "pack/hash.h"
 #include "pack/output.h"
+#include "pack/turn.h"
 #include "sys/memory.h"
 
 /* A block on its way. */
@@ -73,7 +74,7 @@ struct firn_builder {
 	struct firn_output out;
 	struct firn_elider elider;
 	struct cursor cursor;
-	uint32_t elide_turn, place_turn;        /* number of the batch whose turn it is */
+	struct firn_turn elide_turn, place_turn;        /* of the batches, by their numbers */
 	bool active;
 	bool begun;                     /* pack.generation has been used */
 	uint32_t next_block;
@@ -129,6 +130,26 @@ static size_t lay_out(struct firn_builder *b, uint8_t *map)
 	return total;
 }
 
+static int open_locks(struct firn_builder *b)
+{
+	int r = firn_output_open(&b->out);
+
+	if (r < 0)
+		return r;
+	r = firn_turn_open(&b->elide_turn);
+	if (r < 0)
+		goto no_elide_turn;
+	r = firn_turn_open(&b->place_turn);
+	if (r < 0)
+		goto no_place_turn;
+	return 0;
+no_place_turn:
+	firn_turn_close(&b->elide_turn);
+no_elide_turn:
+	firn_output_close(&b->out);
+	return r;
+}
+
 int firn_builder_open(struct firn_builder **ret, const struct firn_builder_config *config)
 {
 	uint32_t ps = config->page_size, workers = config->workers ? config->workers : 1;
@@ -167,7 +188,7 @@ int firn_builder_open(struct firn_builder **ret, const struct firn_builder_confi
 		return -ENOMEM;
 	}
 	lay_out(b, map);
-	r = firn_output_open(&b->out);
+	r = open_locks(b);
 	if (r < 0) {
 		firn_memory_release(map, b->map_bytes);
 		free(b);
@@ -195,6 +216,8 @@ void firn_builder_close(struct firn_builder *b)
 			       (size_t)b->batch_pages / FIRN_BLOCK_PAGES * b->scratch_stride);
 		explicit_bzero(w->page, b->page_size);
 	}
+	firn_turn_close(&b->elide_turn);
+	firn_turn_close(&b->place_turn);
 	firn_output_close(&b->out);
 	firn_memory_release(b->out.ring, b->map_bytes);
 	free(b);
@@ -244,25 +267,13 @@ int firn_builder_begin(struct firn_builder *b, const struct firn_builder_pack *p
 
 /* --- One batch, by one worker -------------------------------------------------------------------- */
 
-/* Returns the failure that ends all work, or 0. */
-static int await_turn(struct firn_builder *b, const uint32_t *turn, uint32_t number)
+/* The first failure sticks, and nobody waits for a turn that will not come. */
+static int fail(struct firn_builder *b, int err)
 {
-	int err;
-
-	pthread_mutex_lock(&b->out.lock);
-	while (!b->out.err && *turn != number)
-		pthread_cond_wait(&b->out.moved, &b->out.lock);
-	err = b->out.err;
-	pthread_mutex_unlock(&b->out.lock);
+	err = firn_output_fail(&b->out, err);
+	firn_turn_end(&b->elide_turn);
+	firn_turn_end(&b->place_turn);
 	return err;
-}
-
-static void pass_turn(struct firn_builder *b, uint32_t *turn)
-{
-	pthread_mutex_lock(&b->out.lock);
-	++*turn;
-	pthread_cond_broadcast(&b->out.moved);
-	pthread_mutex_unlock(&b->out.lock);
 }
 
 /* The next batch for @w.  False: there is none, or all has failed. */
@@ -441,7 +452,7 @@ static int place(struct firn_builder *b, struct worker *w, uint32_t n)
 		b->stats.stored_bytes += bytes;
 		b->stats.blocks += some;
 		if (done + some == n)
-			pass_turn(b, &b->place_turn);
+			firn_turn_pass(&b->place_turn);
 		for (uint32_t i = done; i < done + some; i++) {
 			r = seal(b, w, i);
 			if (r < 0)
@@ -464,19 +475,18 @@ static int encode_batch(struct firn_builder *b, struct worker *w)
 		w->scans[k] = firn_elide_scan(w->raw + (size_t)k * b->page_size, b->page_size);
 		firn_elider_expect(&b->elider, w->scans[k].value);
 	}
-	r = await_turn(b, &b->elide_turn, w->number);
-	if (r == 0)
-		r = elide(b, w);
+	if (!firn_turn_await(&b->elide_turn, w->number))
+		return -ECANCELED;
+	r = elide(b, w);
 	if (r < 0)
 		return r;
-	pass_turn(b, &b->elide_turn);
+	firn_turn_pass(&b->elide_turn);
 	n = compress(b, w);
-	r = await_turn(b, &b->place_turn, w->number);
-	if (r < 0)
-		return r;
+	if (!firn_turn_await(&b->place_turn, w->number))
+		return -ECANCELED;
 	if (n)
 		return place(b, w, n);
-	pass_turn(b, &b->place_turn);
+	firn_turn_pass(&b->place_turn);
 	return 0;
 }
 
@@ -490,7 +500,7 @@ static void work(void *arg, uint32_t i, uint32_t thread)
 	while (r == 0 && take_batch(b, w))
 		r = encode_batch(b, w);
 	if (r)
-		firn_output_fail(&b->out, r);
+		fail(b, r);
 }
 
 /* --- The pack ------------------------------------------------------------------------------------ */
@@ -527,14 +537,15 @@ int firn_builder_add(struct firn_builder *b, const struct firn_pack_run *runs, u
 	if (!pages)
 		return 0;
 	b->cursor = (struct cursor){ .runs = runs, .nruns = nruns, .places = places };
-	b->elide_turn = b->place_turn = 0;
+	firn_turn_begin(&b->elide_turn);
+	firn_turn_begin(&b->place_turn);
 	n = (uint32_t)firn_min_u64(b->nworkers, (pages + b->batch_pages - 1) / b->batch_pages);
 	if (b->ops.run)
 		b->ops.run(b->ctx, n, work, b);
 	else
 		work(b, 0, 0);
 	/* A callback that does not make all its calls must not go unnoticed. */
-	if (b->cursor.run < nruns || b->place_turn != b->cursor.batch)
+	if (b->cursor.run < nruns || atomic_load(&b->place_turn.now) != b->cursor.batch)
 		firn_output_fail(&b->out, -EIO);
 	publish(b);
 	return check_active(b);
