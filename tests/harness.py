@@ -134,6 +134,10 @@ class Result:
         assert lines, f"no JSON from {self}"
         return json.loads(lines[-1])
 
+    def json_all(self):
+        """The same where it is printed over several lines."""
+        return json.loads(self.out)
+
     @property
     def targets(self):
         return self.json["targets"]

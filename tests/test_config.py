@@ -34,7 +34,7 @@ def test_check_valid(firn):
     path = firn.configure("[policy]\nlow = 1GiB\n")
     drop = firn.configure("[policy]\nhigh = 2GiB\n", "firn.conf.d/10-high.conf")
     assert firn.ok("config", "check").out.splitlines() == [path, drop, "valid"]
-    found = json.loads(firn.ok("config", "check", "--json").out)
+    found = firn.ok("config", "check", "--json").json_all()
     assert found == {"valid": True, "files": [path, drop], "errors": []}
 
 
@@ -71,7 +71,7 @@ def value(shown, section, key):
 
 def test_show(firn):
     path = firn.configure("[agent]\nprofile = embedded\n[policy]\n\nmin-idle = 90s\n[rule mine]\ncomm = redis*\npriority = 10\n")
-    shown = json.loads(firn.ok("config", "show", "--json", user=NOBODY).out)
+    shown = firn.ok("config", "show", "--json", user=NOBODY).json_all()
     assert value(shown, "policy", "min-idle") == {"section": "policy", "key": "min-idle", "value": "90s",
                                                   "from": {"kind": "file", "file": path, "line": 5}}
     assert value(shown, "store", "buffer")["value"] == "4MiB"
@@ -87,7 +87,7 @@ def test_show(firn):
 
 def test_show_never_list(firn):
     """What the agent never freezes by itself is data that is shown."""
-    rules = {r["name"]: r for r in json.loads(firn.ok("config", "show", "--json").out)["rules"]}
+    rules = {r["name"]: r for r in firn.ok("config", "show", "--json").json_all()["rules"]}
     always = {bit for r in rules.values() if r["sets"].get("never") == "always"
               for bit in r["conditions"]["is"].split(" | ")}
     assert always == {"init", "agent", "keeper", "kernel-thread"}
