@@ -63,7 +63,7 @@ def test_usage(firn, args):
 
 
 def test_a_later_verb(firn):
-    result = firn.run("reclaim", "1G")
+    result = firn.run("peek", 1)
     assert result.code == USAGE and "later version" in result.err, result
 
 

@@ -103,6 +103,18 @@ struct firn_target {
 		const char *reason, *message;
 	} error;
 	const char *place; /* of the pack: store ram */
+	/* Of firn_explain(): what the agent's policy says of it now. */
+	struct {
+		int64_t uid, priority;
+		int64_t place;          /* in the queue of those that would give memory, from 1; 0: not in it */
+		int64_t gain, cost;     /* bytes of memory it would give (or take, coming back), and that are written for it */
+		int64_t private_bytes, shared_bytes, out_bytes, written_today;
+		int64_t idle_ms, awake_ms, cpu_permille, faults_per_s, wakeups_per_minute;
+		const char *rule;       /* that gives the priority */
+		const char *action;     /* none evict freeze thaw */
+		const char *reason, *text; /* a short stable word; a sentence */
+		const char *refused;    /* why the engine would not take it, or NULL */
+	} policy;
 };
 
 /* How far a call is. */
@@ -183,6 +195,41 @@ FIRN_API int firn_list(struct firn_client *client, struct firn_result **ret,
 FIRN_API int firn_show(struct firn_client *client, pid_t pid, struct firn_result **ret,
 		       struct firn_error *error);
 
+/*
+ * What the agent would do now and why: of the targets, or with @count 0 of all that the caller may act on, those
+ * first that would give memory first.  See policy in struct firn_target.  The summary holds total, available,
+ * wanted, low, high (bytes), and text and pressure (words).  The caller frees *@ret.
+ */
+FIRN_API int firn_explain(struct firn_client *client, const struct firn_selector *targets, size_t count,
+			  struct firn_result **ret, struct firn_error *error);
+
+/*
+ * Evict targets of a priority below @priority (negative: the agent's default) until @bytes of memory are available;
+ * @timeout_ms 0: however long it takes.  @flags: FIRN_DRY_RUN.  FIRN_OK; or FIRN_FAILED where it could not be done:
+ * then too *@ret, where it is not NULL, says which target gave what.  The summary holds wanted, before, after, freed,
+ * written (bytes).  The caller frees *@ret.
+ */
+FIRN_API int firn_reclaim(struct firn_client *client, uint64_t bytes, int priority, unsigned int timeout_ms,
+			  unsigned int flags, struct firn_result **ret, struct firn_error *error);
+
+/* Set the priority, 0 to 100, of processes, of a tree for the descendants too, for as long as they live.  The caller
+ * frees *@ret. */
+FIRN_API int firn_set_priority(struct firn_client *client, const struct firn_selector *targets, size_t count,
+			       int priority, struct firn_result **ret, struct firn_error *error);
+
+/* Before a program becomes another one by exec: a priority (negative: none) for it and its descendants, a cgroup of its
+ * own where the host has them, and @bytes (0: none) of memory, as by firn_reclaim(). */
+FIRN_API int firn_prepare_run(struct firn_client *client, int priority, uint64_t bytes, unsigned int timeout_ms,
+			      struct firn_result **ret, struct firn_error *error);
+
+/* The agent's counters as text, "json" or "openmetrics".  The caller frees *@ret by free(). */
+FIRN_API int firn_stats(struct firn_client *client, const char *format, char **ret, struct firn_error *error);
+
+/* Call @event(@arg, ...) with each event of the agent as a line of JSON, until it returns 0; the client is to be closed
+ * then.  Needs root. */
+FIRN_API int firn_monitor(struct firn_client *client, int (*event)(void *arg, const char *json), void *arg,
+			  struct firn_error *error);
+
 /* Thaw everything, then the agent ends. */
 FIRN_API int firn_stop(struct firn_client *client, struct firn_error *error);
 
@@ -194,6 +241,11 @@ FIRN_API const struct firn_target *firn_result_target(const struct firn_result *
 /* FIRN_OK where no target failed; the code of the failure where there is one target,
  * FIRN_SOME_FAILED where there are several. */
 FIRN_API int firn_result_code(const struct firn_result *result);
+
+/* What the summary of an answer says under @key: a number, or FIRN_UNKNOWN; a word, or NULL, that lives as long as the
+ * result. */
+FIRN_API int64_t firn_result_number(const struct firn_result *result, const char *key);
+FIRN_API const char *firn_result_text(const struct firn_result *result, const char *key);
 
 /* The agent's answer as JSON text on one line, {"targets":[...]}; lives as long as the result. */
 FIRN_API const char *firn_result_json(const struct firn_result *result);

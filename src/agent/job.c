@@ -91,6 +91,12 @@ static void note(void *arg, const struct firn_report *r)
 {
 	struct firn_job *job = arg;
 
+	if (!job->dry_run)
+		firn_control_note(job->jobs->control,
+				  job->method == FIRN_CALL_FREEZE ? FIRN_METRICS_FREEZE :
+				  job->method == FIRN_CALL_EVICT  ? FIRN_METRICS_EVICT :
+								    FIRN_METRICS_THAW,
+				  job->cause, r);
 	json_object_array_add(job->targets, firn_json_report(r));
 }
 
@@ -178,6 +184,8 @@ static void *run(void *arg)
 	pthread_t thread;
 
 	job->targets = json_object_new_array();
+	if (job->settle)
+		firn_control_stop(job->jobs->control);
 	if (job->all)
 		firn_engine_thaw_all(job->jobs->engine, &options, note, job);
 	for (unsigned int i = 0; i < job->npids; i++) {

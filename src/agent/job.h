@@ -9,13 +9,18 @@
 #include <pthread.h>
 
 #include "agent/scope.h"
+#include "agent/control.h"
 #include "engine/engine.h"
 #include "proto/interface.h"
 
 #define FIRN_JOB_TARGETS 4096u
 
+/* For firn_jobs_send(): every connection that monitors. */
+#define FIRN_TO_MONITORS UINT64_MAX
+
 struct firn_jobs {
 	struct firn_engine *engine;
+	struct firn_control *control;   /* is told what was done */
 	struct firn_scope *scope;
 	pthread_mutex_t lock;
 	int wake;                    /* eventfd: something is in the outbox */
@@ -35,7 +40,9 @@ struct firn_job {
 	struct firn_jobs *jobs;
 	uint64_t connection;
 	enum firn_method method;     /* FREEZE, EVICT or THAW */
+	enum firn_metrics_cause cause;
 	bool all, dry_run, more;
+	bool settle;                 /* first let the control end, so that it evicts no more */
 	bool ram, move;              /* see struct firn_evict_options */
 	uint32_t after_s;
 	enum firn_pack_kind kind;    /* 0: the agent's */

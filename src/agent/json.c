@@ -55,6 +55,11 @@ static struct json_object *as_text(struct json_object *o)
 
 struct json_object *firn_json_report(const struct firn_report *r)
 {
+	return firn_json_report_why(r, NULL);
+}
+
+struct json_object *firn_json_report_why(const struct firn_report *r, const char *why)
+{
 	struct json_object *o = json_object_new_object(), *pages = json_object_new_object(),
 			   *pack = json_object_new_object(), *io = json_object_new_object(),
 			   *memory = json_object_new_object(), *ms = json_object_new_object();
@@ -64,6 +69,8 @@ struct json_object *firn_json_report(const struct firn_report *r)
 	snprintf(id, sizeof(id), "%d-%llu", r->pid, (unsigned long long)r->start_time);
 	put_text(o, "id", id);
 	put(o, "pid", (uint64_t)r->pid);
+	if (why)
+		put_text(o, "why", why);
 	if (r->parent)
 		put(o, "parent", (uint64_t)r->parent);
 	put_text(o, "comm", r->comm);

@@ -12,6 +12,9 @@
 /* A Target, to be sent: an object that has its text and no fields.  The caller owns it. */
 struct json_object *firn_json_report(const struct firn_report *r);
 
+/* The same, with the sentence that says why it was chosen; NULL: nobody did. */
+struct json_object *firn_json_report_why(const struct firn_report *r, const char *why);
+
 /* Parameters of error Failed. */
 struct json_object *firn_json_trouble(const struct firn_err *e);
 

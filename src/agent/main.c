@@ -23,6 +23,8 @@
 
 #include "agent/check.h"
 #include "agent/config.h"
+#include "agent/control.h"
+#include "agent/job.h"
 #include "agent/keeper.h"
 #include "agent/live.h"
 #include "agent/notify.h"
@@ -227,6 +229,41 @@ static int idle_exit(const struct options *o)
 	return o->foreground || o->live.config->automatic != FIRN_AUTO_NO ? 0 : IDLE_EXIT_S;
 }
 
+/* What decides, beside what is done. */
+struct deciders {
+	struct firn_jobs jobs;
+	struct firn_metrics metrics;
+	struct firn_control *control;
+};
+
+/* An event of the control's goes to whoever monitors. */
+static void send_event(void *arg, struct json_object *event)
+{
+	struct json_object *m = json_object_new_object(), *p = json_object_new_object();
+
+	json_object_object_add(p, "event", event);
+	json_object_object_add(m, "parameters", p);
+	json_object_object_add(m, "continues", json_object_new_boolean(true));
+	firn_jobs_send(arg, FIRN_TO_MONITORS, m, false);
+}
+
+static int start_deciders(struct deciders *d, struct firn_engine *engine, const struct options *o, const struct places *p,
+			  pid_t keeper, struct firn_err *e)
+{
+	struct firn_control_setup setup;
+	int err;
+
+	firn_metrics_init(&d->metrics);
+	err = firn_jobs_init(&d->jobs, engine, o->scope);
+	if (err)
+		return firn_err_set(e, FIRN_EXIT_FAILED, -err, "jobs", "the agent's jobs cannot begin: %s", strerror(-err));
+	setup = (struct firn_control_setup){ engine,   &d->metrics, o->scope, o->live.config, p->private,
+					     p->state, p->store,    keeper,   send_event, &d->jobs };
+	err = firn_control_open(&d->control, &setup, e);
+	d->jobs.control = d->control;
+	return err;
+}
+
 /* @ready: written to when connections are accepted; closed. */
 static int run(struct options *o, const struct places *p, enum firn_cipher cipher, int ready, struct firn_err *e)
 {
@@ -234,6 +271,7 @@ static int run(struct options *o, const struct places *p, enum firn_cipher ciphe
 	struct firn_engine_config engine_config;
 	struct firn_server_config server_config;
 	struct firn_engine *engine;
+	struct deciders d = { 0 };
 	char path[600];
 	sigset_t set;
 	int err, live, listening;
@@ -275,7 +313,9 @@ static int run(struct options *o, const struct places *p, enum firn_cipher ciphe
 	}
 	if (live)
 		firn_log("took over %d target%s from a former agent", live, live == 1 ? "" : "s");
-	err = firn_keeper_settle(&keeper, p->runtime);
+	err = start_deciders(&d, engine, o, p, keeper.pid, e);
+	if (!err)
+		err = firn_keeper_settle(&keeper, p->runtime);
 	listening = err ? err : listen_at(p, e);
 	if (listening < 0) {
 		firn_err_set(e, FIRN_EXIT_FAILED, -listening, "keeper", "%s: the keeper's file cannot be written", p->runtime);
@@ -290,10 +330,23 @@ static int run(struct options *o, const struct places *p, enum firn_cipher ciphe
 			firn_log("nobody waits for the agent's start any more");
 		close(ready);
 	}
-	server_config = (struct firn_server_config){ engine, &keeper, o->scope, p->runtime, listening,
-						     idle_exit(o), &o->live };
+	server_config = (struct firn_server_config){
+		.engine = engine,
+		.keeper = &keeper,
+		.scope = o->scope,
+		.jobs = &d.jobs,
+		.control = d.control,
+		.metrics = &d.metrics,
+		.runtime_dir = p->runtime,
+		.listening = listening,
+		.idle_exit_s = idle_exit(o),
+		.live = &o->live,
+	};
+	if (firn_control_start(d.control))
+		firn_log("the agent decides nothing by itself: it cannot start a thread");
 	firn_notify("READY=1");
 	err = firn_server_run(&server_config);
+	firn_control_stop(d.control);
 	if (err)
 		firn_log("the agent's loop ended: %s", strerror(-err));
 	/* One that was handed over is the manager's: it listens on, for the next agent. */
@@ -303,6 +356,7 @@ static int run(struct options *o, const struct places *p, enum firn_cipher ciphe
 		unlink(path);
 	if (firn_notify_socket() < 0)
 		shutdown(listening, SHUT_RDWR);
+	firn_control_close(d.control);
 	if (firn_engine_reap(engine)) {
 		firn_log("targets are left: the keeper stays, start an agent to thaw them");
 		return 0;

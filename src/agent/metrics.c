@@ -175,7 +175,7 @@ static const char *number(char *buf, size_t size, double v)
 	if (v >= 0 && v < 9e15 && (double)(uint64_t)v == v)
 		snprintf(buf, size, "%llu", (unsigned long long)v);
 	else
-		snprintf(buf, size, "%.9g", v);
+		snprintf(buf, size, v < 1e6 ? "%.9g" : "%.3f", v);
 	return buf;
 }
 

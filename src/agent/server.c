@@ -14,6 +14,7 @@
 
 #include "agent/json.h"
 #include "agent/notify.h"
+#include "agent/task.h"
 #include "base/fd.h"
 #include "base/log.h"
 #include "proto/frame.h"
@@ -31,6 +32,7 @@ struct connection {
 	bool busy;                      /* a call of it runs as a job */
 	bool mute;                      /* the call under way is a oneway call: nothing is answered */
 	bool closing;
+	bool monitors;                  /* is told of every event */
 	struct ucred peer;
 	struct firn_frame_in in;
 	char *out;                      /* what waits to be sent */
@@ -39,7 +41,7 @@ struct connection {
 
 struct server {
 	struct firn_server_config config;
-	struct firn_jobs jobs;
+	struct firn_jobs *jobs;
 	struct connection *connections;
 	unsigned int nconnections;
 	uint64_t serial;
@@ -225,7 +227,7 @@ static bool get_kind(struct json_object *parameters, enum firn_pack_kind *ret)
 
 static bool start_job(struct server *s, struct firn_job *job)
 {
-	job->jobs = &s->jobs;
+	job->jobs = s->jobs;
 	if (!firn_job_start(job))
 		return true;
 	free(job->pids);
@@ -397,6 +399,44 @@ static void get_description(struct server *s, struct connection *c, struct json_
 	reply(s, c, p);
 }
 
+static void start_task(struct server *s, struct connection *c, enum firn_method method, struct json_object *parameters,
+		       bool more)
+{
+	struct firn_task task = {
+		.jobs = s->jobs,
+		.control = s->config.control,
+		.metrics = s->config.metrics,
+		.connection = c->serial,
+		.method = method,
+		.parameters = parameters,
+		.peer = c->peer,
+		.more = more,
+	};
+
+	if (s->stopping) {
+		reply_failed(s, c, FIRN_EXIT_NO_AGENT, "stopping", "the agent is ending: try again, a new one will start");
+		return;
+	}
+	json_object_get(parameters);
+	if (firn_task_start(&task)) {
+		json_object_put(parameters);
+		reply_failed(s, c, FIRN_EXIT_FAILED, "no-thread", "the agent cannot start a thread: try again");
+		return;
+	}
+	c->busy = true;
+}
+
+/* The connection is told of events until it is closed; what else it calls is not answered. */
+static void monitor(struct server *s, struct connection *c, bool more)
+{
+	if (c->peer.uid)
+		reply_failed(s, c, FIRN_EXIT_NOT_PERMITTED, "not-permitted", "only root monitors the agent");
+	else if (!more)
+		reply_text_error(s, c, FIRN_ERROR_INVALID_PARAMETER, "parameter", "more");
+	else
+		c->busy = c->monitors = true;
+}
+
 /* Everything comes back, then the agent ends.  @connection: who is told; 0: nobody. */
 static void begin_stop(struct server *s, uint64_t connection)
 {
@@ -411,7 +451,7 @@ static void begin_stop(struct server *s, uint64_t connection)
 		return;
 	job->connection = connection;
 	job->method = FIRN_CALL_THAW;
-	job->all = true;
+	job->all = job->settle = true;
 	start_job(s, job);
 }
 
@@ -428,6 +468,8 @@ static void reload(struct server *s)
 
 	firn_notify_reloading();
 	old = firn_live_reload(s->config.live);
+	if (old)
+		firn_control_reload(s->config.control, s->config.live->config);
 	firn_config_free(old);
 	firn_notify("READY=1");
 }
@@ -475,6 +517,16 @@ static void call(struct server *s, struct connection *c, const char *text, size_
 		break;
 	case FIRN_CALL_SHOW:
 		show(s, c, parameters);
+		break;
+	case FIRN_CALL_EXPLAIN:
+	case FIRN_CALL_RECLAIM:
+	case FIRN_CALL_PRIORITY:
+	case FIRN_CALL_RUN:
+	case FIRN_CALL_STATS:
+		start_task(s, c, firn_method_find(json_object_get_string(name)), parameters, get_flag(m, "more"));
+		break;
+	case FIRN_CALL_MONITOR:
+		monitor(s, c, get_flag(m, "more"));
 		break;
 	case FIRN_CALL_PING:
 		ping(s, c);
@@ -581,17 +633,34 @@ static void accept_one(struct server *s)
 	watch(s, fd, EV_CONNECTIONS + c->serial, EPOLLIN, EPOLL_CTL_ADD);
 }
 
+static void tell_monitors(struct server *s, struct json_object *message)
+{
+	struct connection *next;
+
+	for (struct connection *c = s->connections; c; c = next) {
+		next = c->next;
+		if (!c->monitors)
+			continue;
+		say(s, c, json_object_get(message));
+		if (c->closing)
+			close_connection(s, c);
+	}
+}
+
 static void deliver(struct server *s)
 {
 	struct firn_outgoing *o;
 	uint64_t count;
 
-	if (read(s->jobs.wake, &count, sizeof(count)) < 0 && errno != EAGAIN)
+	if (read(s->jobs->wake, &count, sizeof(count)) < 0 && errno != EAGAIN)
 		return;
-	while ((o = firn_jobs_take(&s->jobs))) {
+	while ((o = firn_jobs_take(s->jobs))) {
 		struct connection *c = find_connection(s, o->connection);
 
-		if (c) {
+		if (o->connection == FIRN_TO_MONITORS) {
+			tell_monitors(s, o->message);
+			json_object_put(o->message);
+		} else if (c) {
 			say(s, c, o->message);
 			if (o->final) {
 				c->busy = c->mute = false;
@@ -610,10 +679,10 @@ static bool may_end(struct server *s, unsigned int targets)
 {
 	uint64_t now = firn_sys.clock_ns();
 
-	pthread_mutex_lock(&s->jobs.lock);
-	if (s->jobs.running || s->jobs.first)
+	pthread_mutex_lock(&s->jobs->lock);
+	if (s->jobs->running || s->jobs->first)
 		s->idle_since = now;
-	pthread_mutex_unlock(&s->jobs.lock);
+	pthread_mutex_unlock(&s->jobs->lock);
 	if (s->idle_since != now && s->stopping)
 		return true;
 	if (targets || s->nconnections)
@@ -623,13 +692,10 @@ static bool may_end(struct server *s, unsigned int targets)
 
 int firn_server_run(const struct firn_server_config *config)
 {
-	struct server s = { .config = *config };
+	struct server s = { .config = *config, .jobs = config->jobs };
 	sigset_t set;
 	int err;
 
-	err = firn_jobs_init(&s.jobs, config->engine, config->scope);
-	if (err)
-		return err;
 	sigemptyset(&set);
 	sigaddset(&set, SIGTERM);
 	sigaddset(&set, SIGINT);
@@ -640,7 +706,7 @@ int firn_server_run(const struct firn_server_config *config)
 		return -errno;
 	watch(&s, config->listening, EV_LISTEN, EPOLLIN, EPOLL_CTL_ADD);
 	watch(&s, s.signals, EV_SIGNALS, EPOLLIN, EPOLL_CTL_ADD);
-	watch(&s, s.jobs.wake, EV_JOBS, EPOLLIN, EPOLL_CTL_ADD);
+	watch(&s, s.jobs->wake, EV_JOBS, EPOLLIN, EPOLL_CTL_ADD);
 	s.idle_since = firn_sys.clock_ns();
 	for (;;) {
 		struct epoll_event ev[16];
@@ -674,6 +740,7 @@ int firn_server_run(const struct firn_server_config *config)
 		}
 		if (firn_keeper_replace(config->keeper)) {
 			firn_engine_set_keeper(config->engine, config->keeper->pid);
+			firn_control_set_keeper(config->control, config->keeper->pid);
 			err = firn_keeper_settle(config->keeper, config->runtime_dir);
 			firn_log("the keeper ended: process %d takes its place%s%s", config->keeper->pid,
 				 err ? "; its file cannot be written: " : "", err ? strerror(-err) : "");

@@ -5,6 +5,7 @@
 #ifndef FIRN_AGENT_SERVER_H
 #define FIRN_AGENT_SERVER_H
 
+#include "agent/control.h"
 #include "agent/job.h"
 #include "agent/keeper.h"
 #include "agent/live.h"
@@ -14,6 +15,9 @@ struct firn_server_config {
 	struct firn_engine *engine;
 	struct firn_keeper *keeper;
 	struct firn_scope *scope;
+	struct firn_jobs *jobs;
+	struct firn_control *control;
+	struct firn_metrics *metrics;
 	const char *runtime_dir;
 	int listening;               /* socket */
 	int idle_exit_s;             /* 0: never */

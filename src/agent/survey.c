@@ -7,9 +7,12 @@
 #include "agent/survey.h"
 
 #include <errno.h>
+#include <sched.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/xattr.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "sys/sys.h"
@@ -22,6 +25,7 @@
 #define TEXT_BYTES 1024u
 /* Of more threads, the first so many are asked for their wake-ups. */
 #define THREADS_ASKED 64u
+#define GUESS_NS (3600ull * 1000000000u)
 
 void firn_survey_init(struct firn_survey *s)
 {
@@ -150,6 +154,7 @@ static void read_status(struct firn_seen *p)
 struct wakeups {
 	pid_t pid;
 	unsigned int asked;
+	bool realtime;
 	uint64_t sum;
 };
 
@@ -158,8 +163,13 @@ static int add_wakeups(void *arg, long tid)
 	struct wakeups *w = arg;
 	char path[64], buf[4096], *at;
 
+	int policy;
+
 	if (w->asked++ == THREADS_ASKED)
 		return 1;
+	policy = sched_getscheduler((pid_t)tid);
+	if (policy == SCHED_FIFO || policy == SCHED_RR || policy == SCHED_DEADLINE)
+		w->realtime = true;
 	snprintf(path, sizeof(path), "/proc/%d/task/%ld/status", w->pid, tid);
 	if (firn_sys_read_file(path, buf, sizeof(buf)) <= 0)
 		return 0;
@@ -169,13 +179,17 @@ static int add_wakeups(void *arg, long tid)
 	return 0;
 }
 
-static uint64_t count_wakeups(pid_t pid)
+/* Look at the threads of a process that is not small.  Returns how often they woke since they began. */
+static uint64_t count_wakeups(const struct firn_survey *s, struct firn_seen *p)
 {
-	struct wakeups w = { .pid = pid };
+	struct wakeups w = { .pid = p->pid };
 	char path[64];
 
-	snprintf(path, sizeof(path), "/proc/%d/task", pid);
+	if (p->private_bytes < s->small_bytes)
+		return 0;
+	snprintf(path, sizeof(path), "/proc/%d/task", p->pid);
 	firn_sys_each_number(path, add_wakeups, &w);
+	p->realtime |= w.realtime;
 	return w.sum;
 }
 
@@ -245,13 +259,33 @@ static int read_score(pid_t pid)
 	return firn_sys_read_file(path, buf, sizeof(buf)) > 0 ? atoi(buf) : 0;
 }
 
+/* systemd writes the preference into attributes of the cgroup's directory. */
+static bool asks(const char *cgroup, const char *attribute)
+{
+	static const char *const roots[] = { "/sys/fs/cgroup", "/sys/fs/cgroup/unified", "/sys/fs/cgroup/systemd" };
+	char path[TEXT_BYTES + 64], value[8];
+
+	if (!cgroup[0] || !cgroup[1])
+		return false;
+	for (size_t i = 0; i < ARRAY_SIZE(roots); i++) {
+		snprintf(path, sizeof(path), "%s%s", roots[i], cgroup);
+		if (getxattr(path, attribute, value, sizeof(value)) > 0 && value[0] == '1')
+			return true;
+	}
+	return false;
+}
+
 static int read_names(struct firn_seen *p)
 {
 	forget(p);
 	p->exe = read_exe(p->pid);
 	p->cmdline = read_text(p->pid, "cmdline");
 	p->cgroup = read_cgroup(p->pid);
-	return p->exe && p->cmdline && p->cgroup ? 0 : -ENOMEM;
+	if (!p->exe || !p->cmdline || !p->cgroup)
+		return -ENOMEM;
+	p->oom_avoid = asks(p->cgroup, "user.oomd_avoid") || asks(p->cgroup, "trusted.oomd_avoid");
+	p->oom_omit = asks(p->cgroup, "user.oomd_omit") || asks(p->cgroup, "trusted.oomd_omit");
+	return 0;
 }
 
 static void begin_window(struct firn_seen *p, uint64_t now_ns, uint64_t wakeups)
@@ -272,7 +306,7 @@ static void judge(const struct firn_survey *s, struct firn_seen *p, uint64_t now
 		p->idle_since_ns = now_ns;
 	if (took < (uint64_t)s->window_ms * 1000000u)
 		return;
-	wakeups = p->private_bytes < s->small_bytes ? 0 : count_wakeups(p->pid);
+	wakeups = count_wakeups(s, p);
 	p->cpu_permille = (uint32_t)(cpu * 1000 / took);
 	p->faults_per_s = (uint32_t)(faults * 1000000000u / took);
 	/* Threads that ended took their counts along. */
@@ -282,6 +316,29 @@ static void judge(const struct firn_survey *s, struct firn_seen *p, uint64_t now
 	if (p->cpu_permille > s->busy_permille || p->faults_per_s > s->busy_faults)
 		p->idle_since_ns = now_ns;
 	begin_window(p, now_ns, wakeups);
+}
+
+/*
+ * Of one that is seen for the first time nothing is known but what it did since it began: who was hardly ever busy is
+ * taken to be idle, for an hour at most.
+ */
+static uint64_t guess_idle_since(const struct firn_survey *s, const struct firn_seen *p, uint64_t now_ns)
+{
+	uint64_t age = firn_survey_age_ns(p);
+
+	if (p->cpu_ns * 1000 > age * s->busy_permille)
+		return now_ns;
+	return now_ns - firn_min_u64(firn_min_u64(age, GUESS_NS), now_ns);
+}
+
+uint64_t firn_survey_age_ns(const struct firn_seen *p)
+{
+	uint64_t began = p->start_time * (1000000000u / (uint64_t)sysconf(_SC_CLK_TCK)), now;
+	struct timespec t;
+
+	clock_gettime(CLOCK_BOOTTIME, &t);
+	now = (uint64_t)t.tv_sec * 1000000000u + (uint64_t)t.tv_nsec;
+	return now > began ? now - began : 0;
 }
 
 struct look {
@@ -339,7 +396,7 @@ static int look_at(void *arg, long number)
 	fresh = p->start_time != st.start_time || !p->exe;
 	if (fresh) {
 		forget(p);
-		*p = (struct firn_seen){ .pid = pid, .start_time = st.start_time, .idle_since_ns = l->now_ns };
+		*p = (struct firn_seen){ .pid = pid, .start_time = st.start_time };
 	}
 	p->here = true;
 	p->ppid = st.ppid;
@@ -360,10 +417,12 @@ static int look_at(void *arg, long number)
 		return 0;
 	read_status(p);
 	p->oom_score_adj = read_score(pid);
-	if (fresh)
-		begin_window(p, l->now_ns, p->private_bytes < l->s->small_bytes ? 0 : count_wakeups(pid));
-	else
+	if (fresh) {
+		p->idle_since_ns = guess_idle_since(l->s, p, l->now_ns);
+		begin_window(p, l->now_ns, count_wakeups(l->s, p));
+	} else {
 		judge(l->s, p, l->now_ns);
+	}
 	return 0;
 }
 
@@ -374,15 +433,16 @@ static int by_pid(const void *a, const void *b)
 	return p->pid < q->pid ? -1 : p->pid > q->pid;
 }
 
-int firn_survey_look(struct firn_survey *s, uint64_t now_ns, bool (*within)(void *arg, pid_t pid), void *arg)
+static void begin_look(struct firn_survey *s)
 {
-	struct look l = { s, now_ns, within, arg, s->n, 0 };
-	size_t kept = 0;
-	int err;
-
 	for (size_t i = 0; i < s->n; i++)
 		s->seen[i].here = false;
-	err = firn_sys_each_number("/proc", look_at, &l);
+}
+
+static void end_look(struct firn_survey *s)
+{
+	size_t kept = 0;
+
 	for (size_t i = 0; i < s->n; i++) {
 		if (s->seen[i].here)
 			s->seen[kept++] = s->seen[i];
@@ -392,7 +452,27 @@ int firn_survey_look(struct firn_survey *s, uint64_t now_ns, bool (*within)(void
 	s->n = kept;
 	if (s->n)
 		qsort(s->seen, s->n, sizeof(*s->seen), by_pid);
+}
+
+int firn_survey_look(struct firn_survey *s, uint64_t now_ns, bool (*within)(void *arg, pid_t pid), void *arg)
+{
+	struct look l = { s, now_ns, within, arg, s->n, 0 };
+	int err;
+
+	begin_look(s);
+	err = firn_sys_each_number("/proc", look_at, &l);
+	end_look(s);
 	return err;
+}
+
+int firn_survey_look_at(struct firn_survey *s, uint64_t now_ns, pid_t pid)
+{
+	struct look l = { s, now_ns, NULL, NULL, s->n, 0 };
+
+	begin_look(s);
+	look_at(&l, pid);
+	end_look(s);
+	return l.err;
 }
 
 /* "some avg10=1.23 avg60=..." -> 123. */

@@ -20,14 +20,16 @@ struct firn_seen {
 	uid_t uid;                      /* real */
 	char comm[16];
 	char state;                     /* as in /proc/PID/stat */
-	bool kernel_thread, realtime, traced, login_shell;
+	bool kernel_thread, traced, login_shell;
+	bool realtime;                  /* its main thread; of one that is not small, any */
+	bool oom_avoid, oom_omit;       /* what its cgroup asks of systemd-oomd: ManagedOOMPreference */
 	int oom_score_adj;
 	unsigned int threads;
 	uint64_t private_bytes;         /* resident anonymous memory */
 	uint64_t shared_bytes;          /* resident file and shared memory */
 	uint64_t swap_bytes;
 
-	uint64_t idle_since_ns;         /* monotonic; when it last was busy, or was first seen */
+	uint64_t idle_since_ns;         /* monotonic; when it last was busy; a guess from its first look */
 	uint64_t cpu_ns, faults;        /* since it began */
 	uint32_t cpu_permille;          /* of one processor, in the last window */
 	uint32_t faults_per_s;
@@ -69,8 +71,14 @@ void firn_survey_done(struct firn_survey *s);
  */
 int firn_survey_look(struct firn_survey *s, uint64_t now_ns, bool (*within)(void *arg, pid_t pid), void *arg);
 
+/* Look at @pid alone, and forget all others.  Returns 0, also where there is no such process; or -ENOMEM. */
+int firn_survey_look_at(struct firn_survey *s, uint64_t now_ns, pid_t pid);
+
 /* The process of that number in the last look, or NULL. */
 struct firn_seen *firn_survey_find(struct firn_survey *s, pid_t pid);
+
+/* How long ago a process of this boot began. */
+uint64_t firn_survey_age_ns(const struct firn_seen *p);
 
 /*
  * Memory and its pressure.  @cgroup: directory of a memory cgroup (v1 or v2) that bounds what is available, or NULL

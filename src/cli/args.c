@@ -11,6 +11,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/size.h"
 #include "cli/print.h"
 
 enum {
@@ -24,6 +25,13 @@ enum {
 	AFTER = 128,
 	KIND = 256,
 	CHECK_OR_SHOW = 1 << 20, /* takes one of these two words */
+	PRIORITY = 512, /* these four too */
+	NEED = 1024,
+	TIMEOUT = 2048,
+	FORMAT = 4096,
+	SIZE = 8192,      /* takes one size */
+	LAST_PRIORITY = 16384, /* the last word is a priority */
+	COMMAND = 32768,  /* what follows the options is a command of its own */
 };
 
 static const struct {
@@ -36,6 +44,12 @@ static const struct {
 	{ FIRN_VERB_THAW, "thaw", JSON | DRY_RUN | TREE | PIDS | ALL },
 	{ FIRN_VERB_LIST, "list", JSON },
 	{ FIRN_VERB_SHOW, "show", JSON | PIDS | ONE_PID },
+	{ FIRN_VERB_EXPLAIN, "explain", JSON | TREE | PIDS },
+	{ FIRN_VERB_RECLAIM, "reclaim", JSON | DRY_RUN | SIZE | PRIORITY | TIMEOUT },
+	{ FIRN_VERB_PRIORITY, "priority", JSON | TREE | PIDS | LAST_PRIORITY },
+	{ FIRN_VERB_RUN, "run", PRIORITY | NEED | TIMEOUT | COMMAND },
+	{ FIRN_VERB_STATS, "stats", JSON | FORMAT },
+	{ FIRN_VERB_MONITOR, "monitor", JSON },
 	{ FIRN_VERB_CHECK, "check", JSON },
 	{ FIRN_VERB_CONFIG, "config", JSON | CHECK_OR_SHOW },
 	{ FIRN_VERB_HELP, "help", 0 },
@@ -52,11 +66,13 @@ static const struct {
 	{ "--place", PLACE },
 	{ "--after", AFTER },
 	{ "--kind", KIND },
+	{ "--priority", PRIORITY },
+	{ "--need", NEED },
+	{ "--timeout", TIMEOUT },
+	{ "--format", FORMAT },
 };
 
-static const char *const later_verbs[] = { "explain",     "run",  "priority", "reclaim",
-					   "consolidate", "peek", "core",     "map",
-					   "stats",       "top",  "monitor" };
+static const char *const later_verbs[] = { "consolidate", "peek", "core", "map", "top" };
 static const char *const later_options[] = { "--wake", "--cgroup",
 					     "--unit", "--name", "--force" };
 
@@ -224,6 +240,79 @@ static int take_kind(struct firn_args *a, const char *word)
 	return FIRN_OK;
 }
 
+static int take_priority(struct firn_args *a, const char *word)
+{
+	char shown[64];
+	int64_t n;
+
+	if (firn_number_parse(word, 0, 100, &n) == 0) {
+		a->priority = (int)n;
+		return FIRN_OK;
+	}
+	firn_print_escaped(shown, sizeof(shown), word, 40);
+	return usage(a, "'%s' is no priority: give 0 to 100; higher matters more", shown);
+}
+
+static int take_size(struct firn_args *a, const char *word)
+{
+	char shown[64];
+
+	if (firn_size_parse(word, &a->size) == 0 && a->size)
+		return FIRN_OK;
+	firn_print_escaped(shown, sizeof(shown), word, 40);
+	return usage(a, "'%s' is no size: give one, as in 2G, 512M or 1.5GiB", shown);
+}
+
+static int take_timeout(struct firn_args *a, const char *word)
+{
+	char shown[64];
+
+	if (firn_duration_parse(word, &a->timeout_ns) == 0 && a->timeout_ns)
+		return FIRN_OK;
+	firn_print_escaped(shown, sizeof(shown), word, 40);
+	return usage(a, "'%s' is no time: give one, as in 500ms, 90s or 5min", shown);
+}
+
+static int take_format(struct firn_args *a, const char *word)
+{
+	static const char *const names[] = { "text", "json", "openmetrics" };
+	char shown[64];
+
+	for (size_t i = 0; i < ARRAY_SIZE(names); i++) {
+		if (strcmp(word, names[i]) == 0) {
+			a->format = (enum firn_args_format)i;
+			return FIRN_OK;
+		}
+	}
+	firn_print_escaped(shown, sizeof(shown), word, 40);
+	return usage(a, "unknown format '%s': text, json or openmetrics", shown);
+}
+
+/* What an option lacks, where its value is. */
+static const char *value_of(unsigned int flag)
+{
+	switch (flag) {
+	case TREE:
+		return "PID: give it, as in --tree 1234";
+	case KIND:
+		return "value: copied or direct";
+	case PLACE:
+		return "value: ram, store, or ram,store";
+	case PRIORITY:
+		return "value: 0 to 100, as in --priority 80";
+	case NEED:
+		return "size: give it, as in --need 2G";
+	case TIMEOUT:
+		return "time: give it, as in --timeout 30s";
+	case FORMAT:
+		return "value: text, json or openmetrics";
+	default:
+		return "seconds: give them, as in --after=300";
+	}
+}
+
+#define WITH_VALUE (TREE | KIND | PLACE | AFTER | PRIORITY | NEED | TIMEOUT | FORMAT)
+
 /* An option: @value is what follows its '=', or NULL; @next the next word, or NULL.  *@ret_used:
  * @next was taken. */
 static int take_option(struct firn_args *a, unsigned int takes, unsigned int *given,
@@ -247,19 +336,15 @@ static int take_option(struct firn_args *a, unsigned int takes, unsigned int *gi
 		return usage(a, "unknown option '%s': see firn %s --help", shown, verb);
 	if (!(takes & flag))
 		return usage(a, "%s has no option %s: see firn %s --help", verb, name, verb);
-	if (flag & (TREE | KIND | PLACE | AFTER) && !value) {
+	if (flag & WITH_VALUE && !value) {
 		if (!next)
-			return usage(a, "%s lacks its %s", name,
-				     flag == TREE  ? "PID: give it, as in --tree 1234" :
-				     flag == KIND  ? "value: copied or direct" :
-				     flag == PLACE ? "value: ram, store, or ram,store" :
-						     "seconds: give them, as in --after=300");
+			return usage(a, "%s lacks its %s", name, value_of(flag));
 		value = next;
 		*ret_used = true;
 	}
 	if (flag == TREE)
 		return add_target(a, value, FIRN_SELECT_TREE);
-	if (value && !(flag & (KIND | PLACE | AFTER)))
+	if (value && !(flag & WITH_VALUE))
 		return usage(a, "%s takes no value: leave out '=' and what follows", name);
 	if (*given & flag)
 		return usage(a, "%s is given twice: give it once", name);
@@ -268,6 +353,14 @@ static int take_option(struct firn_args *a, unsigned int takes, unsigned int *gi
 		return take_kind(a, value);
 	if (flag == PLACE)
 		return take_place(a, value);
+	if (flag == PRIORITY)
+		return take_priority(a, value);
+	if (flag == NEED)
+		return take_size(a, value);
+	if (flag == TIMEOUT)
+		return take_timeout(a, value);
+	if (flag == FORMAT)
+		return take_format(a, value);
 	return flag == AFTER ? take_after(a, value) : FIRN_OK;
 }
 
@@ -280,6 +373,10 @@ static int parse_words(struct firn_args *a, unsigned int takes, int argc, char *
 		const char *word = argv[i];
 		int r;
 
+		if (takes & COMMAND && (strcmp(word, "--") == 0 || word[0] != '-' || !word[1])) {
+			a->command = argv + i + (strcmp(word, "--") == 0);
+			break;
+		}
 		if (!only_targets && strcmp(word, "--") == 0) {
 			only_targets = true;
 			continue;
@@ -308,6 +405,10 @@ static int parse_words(struct firn_args *a, unsigned int takes, int argc, char *
 			r = FIRN_OK;
 		} else if (takes & CHECK_OR_SHOW) {
 			return usage(a, "config takes one of check and show: see firn config --help");
+		} else if (takes & SIZE && !a->size) {
+			r = take_size(a, word);
+		} else if (takes & LAST_PRIORITY && i == argc - 1 && a->count) {
+			r = take_priority(a, word);
 		} else if (!(takes & PIDS)) {
 			char shown[64];
 
@@ -320,6 +421,14 @@ static int parse_words(struct firn_args *a, unsigned int takes, int argc, char *
 		if (r != FIRN_OK)
 			return r;
 	}
+	if (takes & COMMAND && (!a->command || !*a->command))
+		return usage(a, "run lacks its command: give it, as in firn run --priority 80 -- make -j8");
+	if (takes & SIZE && !a->size)
+		return usage(a, "reclaim lacks its size: give it, as in firn reclaim 2G");
+	if (takes & LAST_PRIORITY && a->count && a->priority < 0)
+		return usage(a, "priority lacks the priority: give 0 to 100 last, as in firn priority 1234 80");
+	if (given & JSON && given & FORMAT)
+		return usage(a, "--json and --format exclude each other: give one of them");
 	a->json = given & JSON;
 	a->dry_run = given & DRY_RUN;
 	a->all = given & ALL;
@@ -343,7 +452,7 @@ int firn_args_parse(int argc, char *const *argv, struct firn_args *a)
 	unsigned int takes;
 	const char *word;
 
-	*a = (struct firn_args){ .after = -1 };
+	*a = (struct firn_args){ .after = -1, .priority = -1 };
 	if (argc < 2)
 		return usage(a, "no verb: see firn --help");
 	word = argv[1];

@@ -15,10 +15,22 @@ enum firn_verb {
 	FIRN_VERB_THAW,
 	FIRN_VERB_LIST,
 	FIRN_VERB_SHOW,
+	FIRN_VERB_EXPLAIN,
+	FIRN_VERB_RECLAIM,
+	FIRN_VERB_PRIORITY,
+	FIRN_VERB_RUN,
+	FIRN_VERB_STATS,
+	FIRN_VERB_MONITOR,
 	FIRN_VERB_CHECK,
 	FIRN_VERB_CONFIG,
 	FIRN_VERB_HELP,
 	FIRN_VERB_VERSION,
+};
+
+enum firn_args_format {
+	FIRN_FORMAT_TEXT,
+	FIRN_FORMAT_JSON,
+	FIRN_FORMAT_OPENMETRICS,
 };
 
 struct firn_args {
@@ -29,6 +41,11 @@ struct firn_args {
 	bool ram, move;    /* --place=ram; =ram,store */
 	long after;        /* seconds, or -1: not given */
 	unsigned int kind;   /* FIRN_COPIED, FIRN_DIRECT, or 0: not given */
+	int priority;        /* 0 to 100, or -1: not given */
+	uint64_t size;       /* bytes, of reclaim or --need; 0: not given */
+	uint64_t timeout_ns; /* 0: not given */
+	enum firn_args_format format;
+	char *const *command; /* of run, with its NULL; points into argv */
 	struct firn_selector *targets; /* freed by firn_args_done() */
 	size_t count;
 	char error[256]; /* what is wrong: what to do */

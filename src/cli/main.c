@@ -10,7 +10,6 @@
 #include <limits.h>
 #include <locale.h>
 #include <signal.h>
-#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -19,10 +18,10 @@
 
 #include "base/types.h"
 #include "cli/args.h"
+#include "cli/decide.h"
 #include "cli/print.h"
+#include "cli/say.h"
 #include "firn/firn.h"
-
-#define PROGRESS_AFTER_MS 1000.0
 
 static const char help_main[] =
 "Freeze and thaw the memory of live processes.\n"
@@ -34,6 +33,12 @@ static const char help_main[] =
 "  firn thaw TARGET... | --all  bring their memory back and let them run\n"
 "  firn list                    what is frozen or evicted\n"
 "  firn show PID                all that is known of one of them\n"
+"  firn explain TARGET...       what the agent would do with them now, and why\n"
+"  firn reclaim SIZE            evict what matters less until so much memory is available\n"
+"  firn priority TARGET N       what matters how much, 0 to 100\n"
+"  firn run -- COMMAND          run a command with a priority, and memory for it\n"
+"  firn stats                   what the agent did, counted\n"
+"  firn monitor                 what it does, as it does it\n"
 "  firn check                   does this host have what Firn needs\n"
 "  firn config check | show     is the configuration valid; what counts, and where it is set\n"
 "  firn help [VERB]             this text, or a verb's\n"
@@ -81,6 +86,34 @@ static const char help_show[] =
 "usage: firn show [--json] PID\n"
 "\n"
 "All that is known of a frozen or evicted process.\n";
+static const char help_explain[] =
+"usage: firn explain [--json] PID... [--tree PID]...\n"
+"\n"
+"What the agent would do with a process now, which rule gives its priority, its place in the queue\n"
+"of those that would give memory, what that would gain and cost; and whether it can be evicted.\n";
+static const char help_reclaim[] =
+"usage: firn reclaim [--priority N] [--timeout T] [--dry-run] [--json] SIZE\n"
+"\n"
+"Evict processes of a priority below N (50) until SIZE, as in 2G, is available; the lowest first,\n"
+"the longest idle among them.  Fails, having said what each gave, where that is not enough.\n";
+static const char help_priority[] =
+"usage: firn priority [--json] PID... [--tree PID]... N\n"
+"\n"
+"Set the priority, 0 to 100, for as long as the process lives; higher matters more.  Only root raises\n"
+"it above what the rules say.  --tree PID: of its descendants too.\n";
+static const char help_run[] =
+"usage: firn run [--priority N] [--need SIZE] [--timeout T] [--] COMMAND [ARGUMENT...]\n"
+"\n"
+"Run a command with a priority, after SIZE of memory is available to it, as by firn reclaim.\n"
+"Where that cannot be had, it is not run.\n";
+static const char help_stats[] =
+"usage: firn stats [--format text|json|openmetrics] [--json]\n"
+"\n"
+"What the agent did since it began: operations, refusals and their reasons, bytes, times.\n";
+static const char help_monitor[] =
+"usage: firn monitor\n"
+"\n"
+"Each thing that the agent does or decides, as one line of JSON, until interrupted.  Needs root.\n";
 static const char help_check[] =
 "usage: firn check [--json]\n"
 "\n"
@@ -94,27 +127,6 @@ static const char help_config[] =
 static const char help_help[] =
 "usage: firn help [VERB]\n";
 
-/* To standard error, one line. */
-static void FIRN_PRINTF(1, 2) complain(const char *fmt, ...)
-{
-	va_list ap;
-
-	fputs("firn: ", stderr);
-	va_start(ap, fmt);
-	vfprintf(stderr, fmt, ap);
-	va_end(ap);
-	fputc('\n', stderr);
-}
-
-/* A message of the agent's may hold a name that a process chose. */
-static void complain_text(const char *prefix, const char *text)
-{
-	char shown[1024];
-
-	firn_print_escaped(shown, sizeof(shown), text, 600);
-	complain("%s%s", prefix, shown);
-}
-
 /* All that was to be written was: else the exit code says so. */
 static int finish(int code)
 {
@@ -127,7 +139,7 @@ static int finish(int code)
 		err = errno;
 	if (!err)
 		return code;
-	complain("cannot write to standard output: %s", strerror(err));
+	firn_complain("cannot write to standard output: %s", strerror(err));
 	return FIRN_FAILED;
 }
 
@@ -159,109 +171,10 @@ static int64_t now_ms(void)
 	return (int64_t)t.tv_sec * 1000 + t.tv_nsec / 1000000;
 }
 
-static bool is_terminal(int fd)
-{
-	const char *term = getenv("TERM");
-
-	return isatty(fd) && term && strcmp(term, "dumb") != 0;
-}
-
-static bool want_colour(void)
-{
-	const char *no = getenv("NO_COLOR");
-
-	return (!no || !*no) && is_terminal(STDOUT_FILENO);
-}
-
-struct progress_line {
-	const char *verb;
-	bool shown;
-};
-
-static void show_progress(void *arg, const struct firn_progress *p)
-{
-	struct progress_line *line = arg;
-	char pid[16] = "", step[48] = "", part[16] = "", ms[16];
-
-	if (p->elapsed_ms < PROGRESS_AFTER_MS)
-		return;
-	if (p->pid > 0)
-		snprintf(pid, sizeof(pid), " %d", (int)p->pid);
-	if (p->phase) {
-		char phase[32];
-
-		firn_print_escaped(phase, sizeof(phase), p->phase, 16);
-		snprintf(step, sizeof(step), " %s", phase);
-	}
-	if (p->total > 0 && p->done >= 0 && p->done <= p->total)
-		snprintf(part, sizeof(part), " %.0f%%", 100.0 * (double)p->done / (double)p->total);
-	fprintf(stderr, "\r\033[K%s%s:%s%s, %s", line->verb, pid, step, part,
-		firn_print_ms(ms, sizeof(ms), p->elapsed_ms));
-	fflush(stderr);
-	line->shown = true;
-}
-
-static void end_progress(struct progress_line *line)
-{
-	if (line->shown)
-		fputs("\r\033[K", stderr);
-	line->shown = false;
-}
-
-/* A JSON string may hold anything but quotes, backslashes and control characters as they are. */
-static void print_json_string(const char *s)
-{
-	putchar('"');
-	for (; *s; s++) {
-		unsigned char c = (unsigned char)*s;
-
-		if (c == '"' || c == '\\')
-			printf("\\%c", c);
-		else if (c < 0x20 || c == 0x7f)
-			printf("\\u%04x", c);
-		else
-			putchar(c);
-	}
-	putchar('"');
-}
-
-/* A request that failed as a whole. */
-static int failed(const struct firn_args *a, const struct firn_error *e)
-{
-	if (a->json) {
-		printf("{\"error\":{\"code\":%d,\"reason\":", e->code);
-		print_json_string(e->reason);
-		printf(",\"message\":");
-		print_json_string(e->message);
-		printf("}}\n");
-	}
-	complain_text("", e->message);
-	return e->code;
-}
-
-/* One target's trouble.  Its message may begin with "process PID", which we have said. */
-static void complain_target(const struct firn_target *t)
-{
-	const char *text = t->error.message ? t->error.message : "failed: see the agent's log";
-	char name[96], process[32], prefix[104];
-	const char *between = ": ";
-	int n = snprintf(process, sizeof(process), "process %d", (int)t->pid);
-
-	if (strncmp(text, process, (size_t)n) == 0 && strncmp(text + n, ": ", 2) == 0) {
-		text += n + 2;
-	} else if (strncmp(text, process, (size_t)n) == 0 && text[n] == ' ') {
-		text += n + 1;
-		between = " ";
-	}
-	snprintf(prefix, sizeof(prefix), "%s%s", firn_print_target_name(name, sizeof(name), t),
-		 between);
-	complain_text(prefix, text);
-}
-
 static int do_change(const struct firn_args *a)
 {
 	const char *verb = firn_verb_name(a->verb);
-	struct progress_line line = { .verb = verb };
+	struct firn_progress_line line = { .verb = verb };
 	struct firn_client *client;
 	struct firn_result *result = NULL;
 	struct firn_error e;
@@ -271,9 +184,8 @@ static int do_change(const struct firn_args *a)
 
 	r = firn_connect(&client, FIRN_CONNECT_START, &e);
 	if (r != FIRN_OK)
-		return failed(a, &e);
-	if (is_terminal(STDERR_FILENO))
-		firn_on_progress(client, show_progress, &line);
+		return firn_fail(a, &e);
+	firn_progress_begin(client, &line);
 	if (a->after >= 0)
 		firn_move_after(client, (unsigned int)a->after);
 	if (a->verb == FIRN_VERB_FREEZE)
@@ -282,10 +194,10 @@ static int do_change(const struct firn_args *a)
 		r = firn_evict(client, a->targets, a->count, flags, &result, &e);
 	else
 		r = firn_thaw(client, a->targets, a->count, flags, &result, &e);
-	end_progress(&line);
+	firn_progress_end(&line);
 	firn_close(client);
 	if (r != FIRN_OK)
-		return failed(a, &e);
+		return firn_fail(a, &e);
 	if (a->json)
 		printf("%s\n", firn_result_json(result));
 	else if (firn_result_count(result) == 0)
@@ -294,7 +206,7 @@ static int do_change(const struct firn_args *a)
 		const struct firn_target *t = firn_result_target(result, i);
 
 		if (t->error.code)
-			complain_target(t);
+			firn_complain_target(t);
 		else if (!a->json)
 			firn_print_done(stdout, verb, a->dry_run, t);
 	}
@@ -317,15 +229,15 @@ static int do_list(const struct firn_args *a)
 		return FIRN_OK;
 	}
 	if (r != FIRN_OK)
-		return failed(a, &e);
+		return firn_fail(a, &e);
 	r = firn_list(client, &result, &e);
 	firn_close(client);
 	if (r != FIRN_OK)
-		return failed(a, &e);
+		return firn_fail(a, &e);
 	if (a->json)
 		printf("%s\n", firn_result_json(result));
 	else
-		firn_print_list(stdout, result, now_ms(), want_colour());
+		firn_print_list(stdout, result, now_ms(), firn_want_colour());
 	firn_result_free(result);
 	return FIRN_OK;
 }
@@ -338,11 +250,11 @@ static int do_show(const struct firn_args *a)
 	int r = firn_connect(&client, 0, &e);
 
 	if (r != FIRN_OK)
-		return failed(a, &e);
+		return firn_fail(a, &e);
 	r = firn_show(client, a->targets[0].pid, &result, &e);
 	firn_close(client);
 	if (r != FIRN_OK)
-		return failed(a, &e);
+		return firn_fail(a, &e);
 	if (a->json)
 		printf("%s\n", firn_result_json(result));
 	for (size_t i = 0; !a->json && i < firn_result_count(result); i++)
@@ -361,11 +273,11 @@ static int run_agent(const struct firn_args *a, const char *option)
 
 	snprintf(what, sizeof(what), "%s", option);
 	if (firn_find_agent(path, sizeof(path), &e) != FIRN_OK)
-		return failed(a, &e);
+		return firn_fail(a, &e);
 	/* What we ignore, it shall not. */
 	signal(SIGPIPE, SIG_DFL);
 	execv(path, argv);
-	complain("cannot run %s: %s", path, strerror(errno));
+	firn_complain("cannot run %s: %s", path, strerror(errno));
 	return FIRN_NO_AGENT;
 }
 
@@ -388,6 +300,24 @@ static int do_help(const struct firn_args *a)
 		break;
 	case FIRN_VERB_SHOW:
 		text = help_show;
+		break;
+	case FIRN_VERB_EXPLAIN:
+		text = help_explain;
+		break;
+	case FIRN_VERB_RECLAIM:
+		text = help_reclaim;
+		break;
+	case FIRN_VERB_PRIORITY:
+		text = help_priority;
+		break;
+	case FIRN_VERB_RUN:
+		text = help_run;
+		break;
+	case FIRN_VERB_STATS:
+		text = help_stats;
+		break;
+	case FIRN_VERB_MONITOR:
+		text = help_monitor;
 		break;
 	case FIRN_VERB_CHECK:
 		text = help_check;
@@ -417,6 +347,18 @@ static int run(const struct firn_args *a)
 		return do_list(a);
 	case FIRN_VERB_SHOW:
 		return do_show(a);
+	case FIRN_VERB_EXPLAIN:
+		return firn_do_explain(a);
+	case FIRN_VERB_RECLAIM:
+		return firn_do_reclaim(a);
+	case FIRN_VERB_PRIORITY:
+		return firn_do_priority(a);
+	case FIRN_VERB_RUN:
+		return firn_do_run(a);
+	case FIRN_VERB_STATS:
+		return firn_do_stats(a);
+	case FIRN_VERB_MONITOR:
+		return firn_do_monitor(a);
 	case FIRN_VERB_CHECK:
 		return run_agent(a, "--check");
 	case FIRN_VERB_CONFIG:
@@ -441,10 +383,10 @@ int main(int argc, char **argv)
 	signal(SIGPIPE, SIG_IGN);
 	r = firn_args_parse(argc, argv, &a);
 	if (r != FIRN_OK) {
-		complain("%s", a.error);
+		firn_complain("%s", a.error);
 	} else if (!can_write_stdout()) {
 		/* Before anything is done that nobody could be told of. */
-		complain("standard output is closed, nothing was done: open it, or use >/dev/null");
+		firn_complain("standard output is closed, nothing was done: open it, or use >/dev/null");
 		r = FIRN_FAILED;
 	} else {
 		r = finish(run(&a));

@@ -294,6 +294,44 @@ int firn_client_call(struct firn_client *c, const char *method, struct json_obje
 	return r;
 }
 
+int firn_client_follow(struct firn_client *c, const char *method,
+		       bool (*each)(void *arg, struct json_object *parameters), void *arg, struct firn_error *e)
+{
+	struct firn_progress progress = { 0 };
+	double start_ms = firn_client_now_ms();
+	char *text = c->broken ? NULL : call_text(method, NULL, true), *message;
+	bool goes_on = true;
+	size_t len;
+	int r;
+
+	if (c->broken)
+		return fail_gone(c, e);
+	if (!text)
+		return firn_client_fail_memory(e);
+	r = send_text(c, text, start_ms, &progress, e);
+	free(text);
+	while (r == FIRN_OK && goes_on) {
+		struct json_object *reply, *p;
+
+		r = receive(c, start_ms, &progress, &message, &len, e);
+		if (r != FIRN_OK)
+			break;
+		reply = parse(message, len);
+		if (!reply)
+			return fail_reply(c, e, "no JSON object");
+		if (!json_object_object_get_ex(reply, "parameters", &p) || !json_object_is_type(p, json_type_object))
+			p = NULL;
+		if (string_of(reply, "error"))
+			r = fail_error(string_of(reply, "error"), p, e);
+		else
+			goes_on = each(arg, p);
+		json_object_put(reply);
+	}
+	/* More may come that nobody reads. */
+	c->broken = true;
+	return r;
+}
+
 FIRN_API void firn_on_progress(struct firn_client *client,
 			       void (*fn)(void *arg, const struct firn_progress *progress),
 			       void *arg)

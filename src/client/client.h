@@ -40,6 +40,25 @@ double firn_client_now_ms(void);
 int firn_client_call(struct firn_client *c, const char *method, struct json_object *parameters,
 		     struct json_object **ret, struct firn_error *e);
 
+/* The same, with the answer as a result. */
+int firn_client_call_result(struct firn_client *c, const char *method, struct json_object *parameters,
+			    struct firn_result **ret, struct firn_error *e);
+
+/*
+ * Call @method, which answers again and again: @each(@arg, ...) with the parameters of each answer, until it says
+ * false, then the client is of no use any more.  FIRN_OK then; or as firn_client_call().
+ */
+int firn_client_follow(struct firn_client *c, const char *method,
+		       bool (*each)(void *arg, struct json_object *parameters), void *arg, struct firn_error *e);
+
+/* Add @value, taken over, under @key.  False where memory lacks, as where @value is NULL for that. */
+bool firn_client_add(struct json_object *o, const char *key, struct json_object *value);
+/* An array of Selectors, or NULL. */
+struct json_object *firn_client_selectors(const struct firn_selector *targets, size_t count);
+
+/* The error that an answer holds beside its targets: its code, and @e filled; or FIRN_OK. */
+int firn_client_result_error(const struct firn_result *result, struct firn_error *e);
+
 /* Make a result of an answer's @parameters (taken over).  FIRN_OK, or FIRN_FAILED. */
 int firn_client_result(struct json_object *parameters, struct firn_result **ret,
 		       struct firn_error *e);

@@ -60,6 +60,8 @@ static void fill(struct firn_target *t, struct json_object *o)
 	struct json_object *memory = member(o, "memory", json_type_object);
 	struct json_object *ms = member(o, "ms", json_type_object);
 	struct json_object *error = member(o, "error", json_type_object);
+	struct json_object *policy = member(o, "policy", json_type_object);
+	struct json_object *refused = member(o, "refused", json_type_object);
 	int64_t code;
 
 	t->id = get_string(o, "id");
@@ -110,6 +112,26 @@ static void fill(struct firn_target *t, struct json_object *o)
 	t->ms.run = get_real(ms, "run");
 	t->ms.whole = get_real(ms, "whole");
 
+	t->policy.uid = get_number(policy, "uid");
+	t->policy.priority = get_number(policy, "priority");
+	t->policy.place = get_number(policy, "place");
+	t->policy.gain = get_number(policy, "gain");
+	t->policy.cost = get_number(policy, "cost");
+	t->policy.private_bytes = get_number(policy, "private");
+	t->policy.shared_bytes = get_number(policy, "shared");
+	t->policy.out_bytes = get_number(policy, "out");
+	t->policy.written_today = get_number(policy, "writtenToday");
+	t->policy.idle_ms = get_number(policy, "idleMs");
+	t->policy.awake_ms = get_number(policy, "awakeMs");
+	t->policy.cpu_permille = get_number(policy, "cpuPermille");
+	t->policy.faults_per_s = get_number(policy, "faultsPerSecond");
+	t->policy.wakeups_per_minute = get_number(policy, "wakeupsPerMinute");
+	t->policy.rule = get_string(policy, "rule");
+	t->policy.action = get_string(policy, "action");
+	t->policy.reason = get_string(policy, "reason");
+	t->policy.text = policy ? get_string(policy, "text") : get_string(o, "why");
+	t->policy.refused = get_string(refused, "message");
+
 	if (error) {
 		code = get_number(error, "code");
 		t->error.code =
@@ -154,8 +176,8 @@ int firn_client_result(struct json_object *parameters, struct firn_result **ret,
 	return FIRN_OK;
 }
 
-static int call(struct firn_client *c, const char *method, struct json_object *parameters,
-		struct firn_result **ret, struct firn_error *e)
+int firn_client_call_result(struct firn_client *c, const char *method, struct json_object *parameters,
+			    struct firn_result **ret, struct firn_error *e)
 {
 	struct json_object *answer;
 	int r;
@@ -165,9 +187,7 @@ static int call(struct firn_client *c, const char *method, struct json_object *p
 	return r == FIRN_OK ? firn_client_result(answer, ret, e) : r;
 }
 
-/* Add @value, taken over, under @key.  False where memory lacks, as where @value is NULL for that.
- */
-static bool add(struct json_object *o, const char *key, struct json_object *value)
+bool firn_client_add(struct json_object *o, const char *key, struct json_object *value)
 {
 	if (value && json_object_object_add(o, key, value) == 0)
 		return true;
@@ -180,13 +200,13 @@ static struct json_object *selector(const struct firn_selector *s)
 	struct json_object *o = json_object_new_object();
 
 	if (!o ||
-	    add(o, s->what == FIRN_SELECT_TREE ? "tree" : "pid", json_object_new_int64(s->pid)))
+	    firn_client_add(o, s->what == FIRN_SELECT_TREE ? "tree" : "pid", json_object_new_int64(s->pid)))
 		return o;
 	json_object_put(o);
 	return NULL;
 }
 
-static struct json_object *selectors(const struct firn_selector *targets, size_t count)
+struct json_object *firn_client_selectors(const struct firn_selector *targets, size_t count)
 {
 	struct json_object *array = json_object_new_array();
 
@@ -223,21 +243,21 @@ static int change(struct firn_client *c, const char *method, const struct firn_s
 	}
 	parameters = json_object_new_object();
 	built = parameters &&
-		(whole ? add(parameters, "all", json_object_new_boolean(1))
-		       : add(parameters, "targets", selectors(targets, count))) &&
-		(!(flags & FIRN_DRY_RUN) || add(parameters, "dryRun", json_object_new_boolean(1))) &&
-		(!kind || add(parameters, "kind", json_object_new_string(kind))) &&
+		(whole ? firn_client_add(parameters, "all", json_object_new_boolean(1))
+		       : firn_client_add(parameters, "targets", firn_client_selectors(targets, count))) &&
+		(!(flags & FIRN_DRY_RUN) || firn_client_add(parameters, "dryRun", json_object_new_boolean(1))) &&
+		(!kind || firn_client_add(parameters, "kind", json_object_new_string(kind))) &&
 		(!(flags & FIRN_IN_RAM) ||
-		 add(parameters, "place",
+		 firn_client_add(parameters, "place",
 		     json_object_new_string(flags & FIRN_MOVE ? FIRN_PACK_PLACE_RAM_STORE
 							      : FIRN_PACK_PLACE_RAM))) &&
 		(!(flags & FIRN_MOVE) || c->move_after_s < 0 ||
-		 add(parameters, "after", json_object_new_int64(c->move_after_s)));
+		 firn_client_add(parameters, "after", json_object_new_int64(c->move_after_s)));
 	if (!built) {
 		json_object_put(parameters);
 		return firn_client_fail_memory(e);
 	}
-	return call(c, method, parameters, ret, e);
+	return firn_client_call_result(c, method, parameters, ret, e);
 }
 
 FIRN_API int firn_freeze(struct firn_client *client, const struct firn_selector *targets,
@@ -270,7 +290,7 @@ FIRN_API void firn_move_after(struct firn_client *client, unsigned int seconds)
 FIRN_API int firn_list(struct firn_client *client, struct firn_result **ret,
 		       struct firn_error *error)
 {
-	return call(client, FIRN_METHOD_LIST, NULL, ret, error);
+	return firn_client_call_result(client, FIRN_METHOD_LIST, NULL, ret, error);
 }
 
 FIRN_API int firn_show(struct firn_client *client, pid_t pid, struct firn_result **ret,
@@ -279,11 +299,11 @@ FIRN_API int firn_show(struct firn_client *client, pid_t pid, struct firn_result
 	struct json_object *parameters = json_object_new_object();
 
 	*ret = NULL;
-	if (!parameters || !add(parameters, "pid", json_object_new_int64(pid))) {
+	if (!parameters || !firn_client_add(parameters, "pid", json_object_new_int64(pid))) {
 		json_object_put(parameters);
 		return firn_client_fail_memory(error);
 	}
-	return call(client, FIRN_METHOD_SHOW, parameters, ret, error);
+	return firn_client_call_result(client, FIRN_METHOD_SHOW, parameters, ret, error);
 }
 
 FIRN_API int firn_stop(struct firn_client *client, struct firn_error *error)
@@ -309,6 +329,28 @@ FIRN_API size_t firn_result_count(const struct firn_result *result)
 FIRN_API const struct firn_target *firn_result_target(const struct firn_result *result, size_t i)
 {
 	return i < result->count ? &result->targets[i] : NULL;
+}
+
+FIRN_API int64_t firn_result_number(const struct firn_result *result, const char *key)
+{
+	return get_number(member(result->json, "summary", json_type_object), key);
+}
+
+FIRN_API const char *firn_result_text(const struct firn_result *result, const char *key)
+{
+	return get_string(member(result->json, "summary", json_type_object), key);
+}
+
+int firn_client_result_error(const struct firn_result *result, struct firn_error *e)
+{
+	struct json_object *error = member(result->json, "error", json_type_object);
+	const char *reason = get_string(error, "reason"), *message = get_string(error, "message");
+	int64_t code = get_number(error, "code");
+
+	if (!error)
+		return FIRN_OK;
+	return firn_client_fail(e, code > FIRN_OK && code <= FIRN_SOME_FAILED ? (int)code : FIRN_FAILED,
+				reason ? reason : "failed", "%s", message ? message : "the agent gave no reason");
 }
 
 FIRN_API int firn_result_code(const struct firn_result *result)

@@ -13,6 +13,12 @@
 #define FIRN_METHOD_THAW "org.firn.Agent.Thaw"
 #define FIRN_METHOD_LIST "org.firn.Agent.List"
 #define FIRN_METHOD_SHOW "org.firn.Agent.Show"
+#define FIRN_METHOD_EXPLAIN "org.firn.Agent.Explain"
+#define FIRN_METHOD_RECLAIM "org.firn.Agent.Reclaim"
+#define FIRN_METHOD_PRIORITY "org.firn.Agent.Priority"
+#define FIRN_METHOD_RUN "org.firn.Agent.Run"
+#define FIRN_METHOD_STATS "org.firn.Agent.Stats"
+#define FIRN_METHOD_MONITOR "org.firn.Agent.Monitor"
 #define FIRN_METHOD_PING "org.firn.Agent.Ping"
 #define FIRN_METHOD_STOP "org.firn.Agent.Stop"
 #define FIRN_METHOD_GET_INFO "org.varlink.service.GetInfo"
@@ -42,6 +48,12 @@ enum firn_method {
 	FIRN_CALL_THAW,
 	FIRN_CALL_LIST,
 	FIRN_CALL_SHOW,
+	FIRN_CALL_EXPLAIN,
+	FIRN_CALL_RECLAIM,
+	FIRN_CALL_PRIORITY,
+	FIRN_CALL_RUN,
+	FIRN_CALL_STATS,
+	FIRN_CALL_MONITOR,
 	FIRN_CALL_PING,
 	FIRN_CALL_STOP,
 	FIRN_CALL_GET_INFO,

@@ -27,6 +27,39 @@ static int parse(struct firn_args *a, const char *const *words)
 	return firn_args_parse(argc, argv, a);
 }
 
+static void test_decide(void **state)
+{
+	static const char *const reclaim[16] = { "reclaim", "--priority", "80", "1.5G", "--timeout=2min" };
+	static const char *const priority[16] = { "priority", "5", "--tree", "6", "70" };
+	static const char *const run[16] = { "run", "--need=1M", "--priority", "0", "--", "echo", "--json", "5" };
+	static const char *const bare[16] = { "run", "--priority=7", "sleep", "--help" };
+	struct firn_args a;
+
+	(void)state;
+	assert_int_equal(parse(&a, reclaim), FIRN_OK);
+	assert_int_equal(a.size, 3ull << 29);
+	assert_int_equal(a.priority, 80);
+	assert_true(a.timeout_ns == 120000000000ull);
+	firn_args_done(&a);
+	assert_int_equal(parse(&a, priority), FIRN_OK);
+	assert_int_equal(a.count, 2);
+	assert_int_equal(a.targets[1].what, FIRN_SELECT_TREE);
+	assert_int_equal(a.priority, 70);
+	firn_args_done(&a);
+	/* What belongs to the command is not ours. */
+	assert_int_equal(parse(&a, run), FIRN_OK);
+	assert_int_equal(a.size, 1 << 20);
+	assert_int_equal(a.priority, 0);
+	assert_false(a.json);
+	assert_string_equal(a.command[0], "echo");
+	assert_string_equal(a.command[2], "5");
+	firn_args_done(&a);
+	assert_int_equal(parse(&a, bare), FIRN_OK);
+	assert_int_equal(a.verb, FIRN_VERB_RUN);
+	assert_string_equal(a.command[1], "--help");
+	firn_args_done(&a);
+}
+
 static void test_refused(void **state)
 {
 	static const struct {
@@ -42,11 +75,34 @@ static void test_refused(void **state)
 		{ { "thwa" }, "unknown verb 'thwa': did you mean 'thaw'?" },
 		{ { "defragment" }, "unknown verb 'defragment': see firn --help" },
 		{ { "a\033[31m" }, "unknown verb 'a?[31m': see firn --help" },
-		{ { "explain", "1" }, "explain comes with a later version: see firn --help" },
 		{ { "config" }, "config lacks what to do: firn config check, or firn config show" },
 		{ { "config", "edit" }, "config takes one of check and show: see firn config --help" },
 		{ { "config", "show", "check" }, "config takes one of check and show: see firn config --help" },
 		{ { "top" }, "top comes with a later version: see firn --help" },
+		{ { "peek", "1" }, "peek comes with a later version: see firn --help" },
+		{ { "reclaim" }, "reclaim lacks its size: give it, as in firn reclaim 2G" },
+		{ { "reclaim", "2GB" }, "'2GB' is no size: give one, as in 2G, 512M or 1.5GiB" },
+		{ { "reclaim", "lots" }, "'lots' is no size: give one, as in 2G, 512M or 1.5GiB" },
+		{ { "reclaim", "-2G" }, "'-2G' is not a PID: give a decimal number, as in 1234" },
+		{ { "reclaim", "0" }, "'0' is no size: give one, as in 2G, 512M or 1.5GiB" },
+		{ { "reclaim", "1G", "2G" }, "reclaim takes no target ('2G'): see firn reclaim --help" },
+		{ { "reclaim", "--priority", "101", "1G" },
+		  "'101' is no priority: give 0 to 100; higher matters more" },
+		{ { "reclaim", "--priority=x", "1G" },
+		  "'x' is no priority: give 0 to 100; higher matters more" },
+		{ { "reclaim", "--timeout=5", "1G" }, "'5' is no time: give one, as in 500ms, 90s or 5min" },
+		{ { "reclaim", "--timeout" }, "--timeout lacks its time: give it, as in --timeout 30s" },
+		{ { "priority", "5" },
+		  "priority lacks the priority: give 0 to 100 last, as in firn priority 1234 80" },
+		{ { "priority", "5", "-1" }, "'-1' is not a PID: give a decimal number, as in 1234" },
+		{ { "priority", "5", "200" }, "'200' is no priority: give 0 to 100; higher matters more" },
+		{ { "run", "--priority", "5" },
+		  "run lacks its command: give it, as in firn run --priority 80 -- make -j8" },
+		{ { "run", "--need", "x", "--", "true" }, "'x' is no size: give one, as in 2G, 512M or 1.5GiB" },
+		{ { "run", "--tree", "5", "--", "true" }, "run has no option --tree: see firn run --help" },
+		{ { "stats", "--format=xml" }, "unknown format 'xml': text, json or openmetrics" },
+		{ { "stats", "--format=text", "--json" },
+		  "--json and --format exclude each other: give one of them" },
 		{ { "freeze", "--cgroup", "/a" },
 		  "--cgroup comes with a later version: see firn freeze --help" },
 		{ { "freeze" }, "freeze lacks its target: give a PID, as in firn freeze 1234" },
@@ -180,6 +236,7 @@ static void test_taken(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(test_decide),
 		cmocka_unit_test(test_refused),
 		cmocka_unit_test(test_taken),
 	};

@@ -1,0 +1,406 @@
+# SPDX-License-Identifier: MIT
+"""What the agent decides: explain, priorities, reclaim, run, its own decisions under pressure, and what it tells."""
+import hashlib
+import json
+import os
+import time
+
+import pytest
+
+from harness import FAILED, FIRN, NO_TARGET, NOBODY, NOT_PERMITTED, USAGE, anon_kib, read, wait_until
+
+MIB = 1 << 20
+
+# Nobody has to have been idle or awake for long in a test.
+QUICK = """
+[policy]
+min-idle = 0
+need-min-idle = 0
+min-awake = 0
+quick-return = 0
+min-size = 4MiB
+active = 0
+"""
+
+HOLDER = """
+import hashlib, random, sys
+mib = int(sys.argv[1])
+r = random.Random(int(sys.argv[2]))
+# Half of each page is random.
+data = bytearray(mib << 20)
+for at in range(0, len(data), 4096):
+    data[at:at + 2048] = r.randbytes(2048)
+print("ready", flush=True)
+for line in sys.stdin:
+    if line.strip() == "sum":
+        print("ok", hashlib.sha256(data).hexdigest(), flush=True)
+    elif line.strip() == "quit":
+        print("ok", flush=True)
+        break
+"""
+
+
+def expected(mib, seed):
+    import random
+    r = random.Random(seed)
+    return hashlib.sha256(b"".join(r.randbytes(2048) + bytes(2048) for _ in range(mib << 8))).hexdigest()
+
+
+@pytest.fixture
+def config(firn_only, tmp_path):
+    """write(text): the agent's configuration, read at its start."""
+    directory = tmp_path / "config"
+    directory.mkdir()
+    firn_only.env["FIRN_CONFIG_DIR"] = str(directory)
+
+    def write(text):
+        (directory / "firn.conf").write_text(text)
+
+    write(QUICK)
+    return write
+
+
+@pytest.fixture
+def holders(victims):
+    def start(mib, seed=1, **kwargs):
+        return victims("holder", argv=["/usr/bin/python3", "-c", HOLDER, str(mib), str(seed)], **kwargs)
+    return start
+
+
+def explain(firn, *pids, **kwargs):
+    result = firn.ok("explain", *pids, "--json", **kwargs)
+    return {t["pid"]: t for t in result.targets}
+
+
+def test_explain(firn, config, holders):
+    low, high, small = holders(24, 1), holders(24, 2), holders(1, 3)
+    firn.ok("priority", low.pid, 10)
+    firn.ok("priority", high.pid, 90)
+    said = explain(firn, low.pid, high.pid, small.pid)
+    assert said[low.pid]["policy"]["priority"] == 10
+    assert said[low.pid]["policy"]["rule"] == "set by request"
+    assert said[small.pid]["policy"]["priority"] == 50
+    assert said[small.pid]["policy"]["rule"].startswith("default (built in:")
+    assert 24 * MIB < said[low.pid]["policy"]["private"] < 64 * MIB
+    for target in said.values():
+        assert target["state"] == "running" and target["policy"]["text"]
+        assert "refused" not in target
+    text = firn.ok("explain", low.pid).out
+    assert "priority  10, set by request" in text and "evict     possible" in text, text
+
+
+def test_explain_refusal(firn, config):
+    """What the engine would refuse is said, with the reason that evict gives: here, who asks."""
+    pid = os.getpid()
+    refusal = firn.run("evict", pid, "--json").target["error"]
+    assert explain(firn, pid)[pid]["refused"]["reason"] == refusal["reason"]
+    assert "evict     possible" not in firn.ok("explain", pid).out
+
+
+def test_explain_unknown(firn, config):
+    result = firn.run("explain", 4194303)
+    assert result.code == NO_TARGET
+    result.one_line_error()
+
+
+def test_priority_of_a_tree(firn, config, victims):
+    shell = victims("shell", argv=["sh", "-c", "sleep 600 & echo ready $!; cat"])
+    child = int(shell.ready_line.split()[1])
+    firn.ok("priority", "--tree", shell.pid, 20)
+    assert explain(firn, child)[child]["policy"]["priority"] == 20
+    firn.ok("priority", child, 5)
+    assert explain(firn, child)[child]["policy"]["priority"] == 5
+    assert explain(firn, shell.pid)[shell.pid]["policy"]["priority"] == 20
+
+
+def test_priority_of_a_user(firn, config, victims):
+    """Only root raises it above what the rules say."""
+    firn.start()
+    mine = victims("sleeper", argv=["sh", "-c", "echo ready; cat"], user=NOBODY)
+    result = firn.run("priority", mine.pid, 51, user=NOBODY)
+    assert result.code == NOT_PERMITTED, result
+    assert "only root raises" in result.err
+    firn.ok("priority", mine.pid, 40, user=NOBODY)
+    firn.ok("priority", mine.pid, 45, user=NOBODY)
+    ours = victims("sleeper", argv=["sh", "-c", "echo ready; cat"])
+    assert firn.run("priority", ours.pid, 10, user=NOBODY).code == NOT_PERMITTED
+    firn.ok("priority", mine.pid, 99)
+
+
+def test_priority_outlives_the_agent(firn, config, holders):
+    victim = holders(8)
+    firn.ok("priority", victim.pid, 33)
+    firn.kill_agent()
+    assert explain(firn, victim.pid)[victim.pid]["policy"]["priority"] == 33
+
+
+class Room:
+    """A memory cgroup with a limit, and an agent confined to it: pressure without filling the machine."""
+
+    def __init__(self, firn, cgroups, limit_mib):
+        self.group = cgroups("memory", f"firn-policy-{os.getpid()}")
+        with open(os.path.join(self.group.dir, "memory.limit_in_bytes"), "w") as f:
+            f.write(str(limit_mib * MIB))
+        firn.env["FIRN_SCOPE"] = f"cgroup:{self.group.dir}"
+
+    def used_mib(self):
+        return int(read(os.path.join(self.group.dir, "memory.usage_in_bytes"))) / MIB
+
+    def available_mib(self):
+        limit = int(read(os.path.join(self.group.dir, "memory.limit_in_bytes")))
+        stat = dict(line.split() for line in read(os.path.join(self.group.dir, "memory.stat")).splitlines())
+        return (limit - int(read(os.path.join(self.group.dir, "memory.usage_in_bytes"))) +
+                int(stat["total_inactive_file"])) / MIB
+
+
+@pytest.fixture
+def room(firn_only, cgroups, victims):
+    def make(limit_mib):
+        return Room(firn_only, cgroups, limit_mib)
+    return make
+
+
+def enter(room):
+    """A child begins in the room."""
+    procs = os.path.join(room.group.dir, "cgroup.procs")
+
+    def prefix(argv):
+        return ["sh", "-c", f'echo $$ > {procs}; exec "$@"', "sh", *argv]
+    return prefix
+
+
+def hold_in(room, victims, mib, seed):
+    return victims("holder", argv=enter(room)(["/usr/bin/python3", "-c", HOLDER, str(mib), str(seed)]))
+
+
+def test_reclaim_in_order(firn, config, room, victims):
+    """The lowest gives first, no more give than are needed, and the promise is kept."""
+    r = room(400)
+    held = {n: hold_in(r, victims, 80, n) for n in (10, 20, 30)}
+    for priority, victim in held.items():
+        firn.ok("priority", victim.pid, priority)
+    before = r.available_mib()
+    want = int(before) + 120
+    result = firn.ok("reclaim", "--priority", 80, f"{want}M", "--json").json
+    assert [t["pid"] for t in result["targets"]] == [held[10].pid, held[20].pid], result
+    after = r.available_mib()
+    assert after >= want * 0.95, (before, want, after, result["summary"])
+    assert result["summary"]["freed"] >= 0.95 * result["summary"]["wanted"]
+    assert sorted(t["pid"] for t in firn.list()) == sorted([held[10].pid, held[20].pid])
+    for n, victim in held.items():
+        assert victim.cmd("sum") == expected(80, n)
+    firn.thaw_all()
+
+
+def test_reclaim_what_is_there(firn, config, room, victims):
+    r = room(400)
+    victim = hold_in(r, victims, 40, 1)
+    result = firn.ok("reclaim", "--priority", 80, "100M")
+    assert "available already" in result.out
+    assert not firn.list()
+    assert victim.cmd("sum") == expected(40, 1)
+
+
+def test_reclaim_falls_short(firn, config, room, victims):
+    """Not enough below that priority: it fails, and has said what was given; who matters as much gave nothing."""
+    r = room(400)
+    low, high = hold_in(r, victims, 60, 1), hold_in(r, victims, 60, 2)
+    firn.ok("priority", low.pid, 10)
+    firn.ok("priority", high.pid, 50)
+    want = int(r.available_mib()) + 100
+    result = firn.run("reclaim", f"{want}M", "--priority", 50, "--json")
+    assert result.code == FAILED, result
+    answer = result.json
+    assert answer["error"]["reason"] == "not-enough"
+    assert sum(1 for t in answer["targets"] if "error" not in t) in (0, 1)
+    assert high.pid not in [t["pid"] for t in answer["targets"]]
+    assert [t["pid"] for t in firn.list()] in ([low.pid], [])
+    assert high.cmd("sum") == expected(60, 2) and low.cmd("sum") == expected(60, 1)
+    firn.thaw_all()
+
+
+def test_reclaim_dry_run(firn, config, room, victims):
+    r = room(400)
+    victim = hold_in(r, victims, 60, 1)
+    firn.ok("priority", victim.pid, 10)
+    result = firn.ok("reclaim", "--dry-run", "--priority", 80, f"{int(r.available_mib()) + 30}M")
+    assert f"would evict {victim.pid}" in result.out, result
+    assert not firn.list() and anon_kib(victim.pid) > 60 * 1024
+
+
+def test_reclaim_of_a_user(firn, config, room, victims):
+    """A user's request evicts only that user's targets."""
+    r = room(400)
+    roots = hold_in(r, victims, 60, 1)
+    theirs = victims("holder", argv=enter(r)(["setpriv", f"--reuid={NOBODY}", f"--regid={NOBODY}", "--clear-groups",
+                                              "/usr/bin/python3", "-c", HOLDER, "60", "2"]))
+    firn.start()
+    for victim in (roots, theirs):
+        firn.ok("priority", victim.pid, 10)
+    want = int(r.available_mib()) + 30
+    result = firn.ok("reclaim", f"{want}M", "--json", user=NOBODY).json
+    assert [t["pid"] for t in result["targets"]] == [theirs.pid]
+    assert theirs.cmd("sum") == expected(60, 2)
+    firn.thaw_all()
+
+
+@pytest.mark.parametrize("args", [["1GB"], ["2Q"], [""], ["-1G"], ["1G", "--priority", "101"], ["1G", "--timeout", "x"],
+                                  ["99999999999999999999"], []])
+def test_reclaim_nonsense(firn, config, args):
+    result = firn.run("reclaim", *args)
+    assert result.code == USAGE
+    result.one_line_error()
+
+
+def test_run(firn, config, room, victims):
+    """A command with a priority, and memory for it: the agent makes room first."""
+    r = room(400)
+    low = hold_in(r, victims, 120, 1)
+    firn.ok("priority", low.pid, 10)
+    want = int(r.available_mib()) + 80
+    job = firn.run("run", "--priority", 70, "--need", f"{want}M", "--", "sh", "-c", "echo $$; exit 7")
+    assert job.code == 7, job
+    assert [t["pid"] for t in firn.list()] == [low.pid]
+    assert low.cmd("sum") == expected(120, 1)
+    firn.thaw_all()
+
+
+def test_run_gets_its_priority(firn, config, victims):
+    firn.start()
+    job = victims("job", argv=[FIRN, "run", "--priority", "71", "--", "sh", "-c", "echo ready; cat"], env=firn.env)
+    assert explain(firn, job.pid)[job.pid]["policy"]["priority"] == 71
+
+
+def test_run_without_room(firn, config, room, victims):
+    """What cannot be had: the command is not run."""
+    r = room(200)
+    high = hold_in(r, victims, 60, 1)
+    firn.ok("priority", high.pid, 90)
+    result = firn.run("run", "--priority", 70, "--need", "1G", "--", "touch", os.path.join(firn.state, "was-run"))
+    assert result.code == FAILED, result
+    assert not os.path.exists(os.path.join(firn.state, "was-run"))
+
+
+def test_run_no_such_command(firn, config):
+    result = firn.run("run", "--", "/no/such/command")
+    assert result.code == 127
+    result.one_line_error()
+
+
+AUTO = """
+[agent]
+auto = yes
+look-every = 1s
+""" + QUICK + """
+low = 60MiB
+high = 90MiB
+pressure-for = 80
+psi-some = 0%
+psi-full = 0%
+"""
+
+
+def test_pressure(firn, config, room, victims):
+    """By itself, and in the order that explain told: who matters less is evicted until the high watermark."""
+    config(AUTO)
+    r = room(360)
+    held = {n: hold_in(r, victims, 60, n) for n in (10, 20, 30)}
+    for priority, victim in held.items():
+        firn.ok("priority", victim.pid, priority)
+    assert not firn.list()
+    said = explain(firn, *(v.pid for v in held.values()))
+    order = sorted((t["policy"]["place"], pid) for pid, t in said.items() if t["policy"]["place"])
+    assert [pid for _, pid in order] == [held[n].pid for n in (10, 20, 30)], said
+    eater = hold_in(r, victims, 120, 5)
+    firn.ok("priority", eater.pid, 80)
+    wait_until(lambda: firn.list(), 30, "somebody is evicted")
+    wait_until(lambda: r.available_mib() >= 80, 30, f"available: {r.available_mib()}")
+    out = [t["pid"] for t in sorted(firn.list(), key=lambda t: t["since"])]
+    assert out == [pid for _, pid in order][:len(out)], (out, order)
+    assert held[30].pid not in out and eater.pid not in out
+    for n, victim in held.items():
+        assert victim.cmd("sum") == expected(60, n)
+    assert eater.cmd("sum") == expected(120, 5)
+
+
+def test_dry_run_of_the_daemon(firn, config, room, victims):
+    config(AUTO.replace("auto = yes", "auto = dry-run"))
+    r = room(200)
+    victim = hold_in(r, victims, 140, 1)
+    firn.start()
+    firn.ok("priority", victim.pid, 10)
+    wait_until(lambda: "would evict" in firn.log(), 30, "it says what it would do")
+    assert not firn.list() and anon_kib(victim.pid) > 140 * 1024
+
+
+def test_budget(firn, config, room, victims):
+    """When the day's budget is used up nothing more is written by the agent's own decision, and explain says so."""
+    config(AUTO + "[store]\ndaily-budget = 1MiB\n")
+    r = room(200)
+    victim = hold_in(r, victims, 140, 1)
+    firn.start()
+    firn.ok("priority", victim.pid, 10)
+    wait_until(lambda: explain(firn, victim.pid)[victim.pid]["policy"]["reason"] == "budget", 20, "explain says budget")
+    time.sleep(2)
+    assert not firn.list()
+    assert "budget" in firn.ok("explain", victim.pid).out
+
+
+def test_budget_is_counted(firn, config, holders):
+    config(QUICK + "[store]\ndaily-budget = 100MiB\n")
+    victim = holders(16)
+    firn.evict(victim.pid)
+    stats = json.loads(firn.ok("stats", "--json").out)
+    assert stats["budget_bytes"] == 100 * MIB
+    assert 8 * MIB <= stats["budget_used_bytes"] < 40 * MIB
+    assert explain(firn, victim.pid)[victim.pid]["policy"]["writtenToday"] == stats["budget_used_bytes"]
+    firn.thaw(victim.pid)
+    firn.kill_agent()
+    assert json.loads(stats_text(firn))["budget_used_bytes"] == stats["budget_used_bytes"]
+
+
+def stats_text(firn):
+    firn.start()
+    return firn.ok("stats", "--json").out
+
+
+def test_stats(firn, config, holders):
+    from prometheus_client.openmetrics.parser import text_string_to_metric_families as openmetrics
+    victim = holders(16)
+    firn.evict(victim.pid)
+    firn.thaw(victim.pid)
+    firn.run("evict", 1)
+    stats = json.loads(firn.ok("stats", "--format", "json").out)
+    assert stats["operations"]["evict"]["request"] == 1
+    assert stats["operations"]["thaw"]["request"] == 1
+    assert stats["failures"]["evict"]["request"] == 1
+    assert sum(stats["refusals"].values()) == 1
+    assert stats["evicted_bytes"] > 16 * MIB - MIB
+    assert stats["evict_seconds"]["count"] == 1
+    text = firn.ok("stats", "--format", "openmetrics").out
+    families = {f.name: f for f in openmetrics(text)}
+    evictions = [s for s in families["firn_operations"].samples if s.labels == {"verb": "evict", "cause": "request"}]
+    assert evictions[0].value == 1
+    assert families["firn_evict_seconds"].type == "histogram"
+    assert "evict_seconds_count" in firn.ok("stats").out
+
+
+def test_monitor(firn, config, holders):
+    firn.start()
+    monitor = firn.background("monitor")
+    try:
+        victim = holders(16)
+        time.sleep(0.5)
+        firn.evict(victim.pid)
+        firn.thaw(victim.pid)
+        events = [json.loads(monitor.stdout.readline()) for _ in range(2)]
+        assert [e["event"] for e in events] == ["evict", "thaw"]
+        assert all(e["target"]["pid"] == victim.pid and e["cause"] == "request" for e in events)
+    finally:
+        monitor.kill()
+        monitor.wait()
+
+
+def test_monitor_needs_root(firn, config):
+    firn.start()
+    assert firn.run("monitor", user=NOBODY).code == NOT_PERMITTED
