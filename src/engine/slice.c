@@ -461,7 +461,8 @@ static unsigned int count_cores(void)
 
 /*
  * How much is written at once: an eighth of what the process has, so that writing begins early and little is made
- * ready for a small one, and as much as a device likes, or the configuration allows, for a large one.
+ * ready for a small one, and as much as a device likes, or the configuration allows, for a large one.  Each write but
+ * the last begins and ends at multiples of it: half a megabyte is a multiple of what most arrays and flash write at once.
  */
 static uint32_t output_bytes(pid_t pid, uint64_t buffer_bytes)
 {
@@ -470,9 +471,8 @@ static uint32_t output_bytes(pid_t pid, uint64_t buffer_bytes)
 	/* There are two. */
 	uint64_t most = buffer_bytes ? firn_align_down(buffer_bytes / 2, FIRN_PACK_ALIGN) : FIRN_BUILDER_OUT_BYTES;
 
-	if (bytes >= most)
-		return (uint32_t)most;
-	return (uint32_t)firn_align_up(firn_max_u64(bytes, WRITE_LEAST_BYTES), FIRN_PACK_ALIGN);
+	bytes = firn_align_up(firn_max_u64(bytes, WRITE_LEAST_BYTES), WRITE_LEAST_BYTES);
+	return (uint32_t)firn_min_u64(bytes, most);
 }
 
 /* On the gatherer. */
