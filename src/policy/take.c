@@ -132,11 +132,11 @@ void firn_policy_take(struct firn_deciding *x)
 		for (t.to = t.from; t.to < x->sum->queued; t.to++)
 			if (firn_unit_priority(&x->s->units[x->order[t.to]]) != priority)
 				break;
-		if (t.lacking)
+		if (x->sum->wanted_bytes)
 			take_priority(x, &t);
 		else
 			for (size_t k = t.from; k < t.to; k++)
-				leave(x, x->order[k], x->sum->wanted_bytes ? FIRN_REASON_ENOUGH : FIRN_REASON_NO_NEED);
+				leave(x, x->order[k], FIRN_REASON_NO_NEED);
 		t.from = t.to;
 	}
 	x->sum->missing_bytes = t.lacking;

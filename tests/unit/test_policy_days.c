@@ -475,10 +475,12 @@ static const struct kind SERVER[] = {
 static struct world day, without;
 
 /* A day with an agent, and the same without. */
-static void run_day(const char *name, const struct kind *kinds, size_t n, uint64_t total, uint64_t daily, uint64_t seed)
+static void run_day_for(const char *name, const struct kind *kinds, size_t n, uint64_t total, uint64_t daily,
+			uint64_t seed, int32_t pressure_for)
 {
 	begin(&day, seed, total, kinds, n);
 	day.bc.daily_bytes = daily;
+	day.c.pressure_for = pressure_for;
 	pass(&day, DAY);
 	print(&day, name, seed);
 	begin(&without, seed, total, kinds, n);
@@ -490,6 +492,11 @@ static void run_day(const char *name, const struct kind *kinds, size_t n, uint64
 	assert_true(day.budget.total_bytes <= daily);
 	assert_true(day.shortest_awake >= (int64_t)(day.c.min_awake_ns / NS));
 	assert_true(day.needless_longest <= LOOK_S);
+}
+
+static void run_day(const char *name, const struct kind *kinds, size_t n, uint64_t total, uint64_t daily, uint64_t seed)
+{
+	run_day_for(name, kinds, n, total, daily, seed, FIRN_FOR_ACTIVE);
 }
 
 static void expect_good(double returns_an_hour, unsigned int in_one_hour, double written_gib)
@@ -532,6 +539,26 @@ static void test_small_budget(void **state)
 		run_day("desktop, 2 GiB a day", DESKTOP, sizeof(DESKTOP) / sizeof(*DESKTOP), 8 * GIB, 2 * GIB, seed);
 		assert_true(day.budget.total_bytes > 2 * GIB - 300 * MIB);
 		assert_true(day.waits_high <= without.waits_high);
+	}
+}
+
+/* Nobody said what matters more: nothing is taken for an equal; unless all pressure is the system's. */
+static void test_all_equal(void **state)
+{
+	static struct kind equal[sizeof(DESKTOP) / sizeof(*DESKTOP)];
+	const size_t n = sizeof(equal) / sizeof(*equal);
+
+	(void)state;
+	memcpy(equal, DESKTOP, sizeof(equal));
+	for (size_t i = 0; i < n; i++)
+		equal[i].priority = 50;
+	for (uint64_t seed = 1; seed <= 3; seed++) {
+		run_day_for("desktop, all equal", equal, n, 8 * GIB, 25 * GIB, seed, FIRN_FOR_ACTIVE);
+		assert_true(day.evicted + day.frozen <= 10);
+		run_day_for("desktop, all equal, for the system", equal, n, 8 * GIB, 25 * GIB, seed,
+			    FIRN_PRIORITY_SYSTEM);
+		assert_true(day.waits * 25 <= without.waits);
+		assert_true(day.thawed + day.woken <= 4 * 24 && most_returns(&day) <= 20);
 	}
 }
 
@@ -585,6 +612,7 @@ int main(void)
 		cmocka_unit_test(test_desktop),
 		cmocka_unit_test(test_server),
 		cmocka_unit_test(test_small_budget),
+		cmocka_unit_test(test_all_equal),
 		cmocka_unit_test(test_no_oscillation),
 		cmocka_unit_test(test_again),
 	};
