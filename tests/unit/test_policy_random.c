@@ -427,6 +427,15 @@ static void check_words(const struct scene *x)
 		if (k > queued && k < queued + outs)
 			CHECK(priority(&x->u[x->order[k - 1]]) >= priority(&x->u[i]));
 	}
+	/* Of one priority, who was idle for four times as long, and for more than the minimum, goes first. */
+	for (size_t a = 0; a < queued; a++)
+		for (size_t b = a + 1; b < queued; b++) {
+			const struct firn_unit *first = &x->u[x->order[a]], *then = &x->u[x->order[b]];
+			uint64_t least = x->c.min_idle_ns > SECOND ? x->c.min_idle_ns : SECOND;
+
+			CHECK(priority(first) != priority(then) || then->idle_ns < 2 * least ||
+			      then->idle_ns < 4 * first->idle_ns);
+		}
 	firn_policy_explain_summary(text, sizeof(text), &x->c, &x->s, &x->sum);
 	CHECK(strlen(text) >= 10 && strlen(text) < sizeof(text) - 1);
 }
