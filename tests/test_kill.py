@@ -174,6 +174,27 @@ def test_moved(firn, victims, point, verb):
     recover(firn, v)
 
 
+@pytest.mark.parametrize("verb", ["freeze", "evict"])
+@pytest.mark.parametrize("point", [p for p in POINTS if p.startswith(("hold", "group"))])
+def test_group(firn, victims, point, verb):
+    """A process and its children as one; more of this in test_groups.py."""
+    v = victims("forker", "--mib", 8)
+    v.cmd("hold 2")
+    firn.start(FIRN_KILL_AT=point)
+    result = firn.run(verb, "--tree", v.pid)
+    if died(firn, point, verb):
+        assert result.code == harness.NO_AGENT, result
+    else:
+        assert result.code == 0, result
+        result = firn.run("thaw", "--tree", v.pid)
+        died(firn, point, "thaw")
+    if firn.agent:
+        firn.kill_agent()       # it would still end itself, in what follows
+    firn.thaw_all()
+    v.cmd("release")
+    recover(firn, v)
+
+
 FORKED = [p for p in POINTS if p.startswith(("thaw", "fork", "fault", "pager", "inject.munmap", "inject.close"))]
 
 

@@ -78,13 +78,24 @@ def test_unknown_methods(agent):
 @pytest.mark.parametrize("parameters", [
     {}, {"targets": []}, {"targets": "1"}, {"targets": [1]}, {"targets": [{}]}, {"targets": [{"pid": "x"}]},
     {"targets": [{"pid": -5}]}, {"targets": [{"pid": 1.5}]}, {"targets": [{"pid": 2 ** 70}]}, {"targets": {"pid": 1}},
-    {"targets": [{"pid": None}]}, {"targets": [{"tree": []}]}, {"targets": None}, {"targets": [{"pid": 0}]}])
+    {"targets": [{"pid": None}]}, {"targets": [{"tree": []}]}, {"targets": None}, {"targets": [{"pid": 0}]},
+    {"targets": [{"cgroup": 5}]}, {"targets": [{"name": None}]}, {"targets": [{"name": "a", "pid": 1}]}, {"targets": [{"unit": {}}]},
+    {"targets": [{"cgroup": "/a", "container": "abcd"}]}, {"targets": [5]}, {"targets": ["a"]}, {"targets": [{"user": "a"}]}])
 def test_bad_parameters(agent, parameters):
     c = Client(agent)
     reply = c.call("org.firn.Agent.Freeze", parameters)
     assert reply is not None, "the connection was closed without an answer"
     if "error" not in reply:
         assert all("error" in t for t in reply["parameters"]["targets"]), reply
+    alive(agent)
+
+
+def test_a_long_call(agent):
+    """Longer than the first buffer: taken whole."""
+    missing = int(harness.read("/proc/sys/kernel/pid_max")) - 1
+    c = Client(agent)
+    reply = c.call("org.firn.Agent.Thaw", {"targets": [{"pid": missing - i} for i in range(1500)]})
+    assert len(reply["parameters"]["targets"]) == 1500
     alive(agent)
 
 

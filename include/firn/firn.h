@@ -5,7 +5,7 @@
  *	struct firn_client *client;
  *	struct firn_result *result;
  *	struct firn_error error;
- *	struct firn_selector target = { FIRN_SELECT_PID, 1234 };
+ *	struct firn_selector target = { .what = FIRN_SELECT_PID, .pid = 1234 };
  *
  *	if (firn_connect(&client, FIRN_CONNECT_START, &error) ||
  *	    firn_freeze(client, &target, 1, 0, &result, &error))
@@ -55,13 +55,18 @@ struct firn_error {
 };
 
 enum firn_select {
-	FIRN_SELECT_PID,  /* one process */
+	FIRN_SELECT_PID,  /* one process; the others are groups, frozen and thawed as one */
 	FIRN_SELECT_TREE, /* a process and its descendants */
+	FIRN_SELECT_CGROUP, /* a cgroup and those below it: its path in its hierarchy, or its directory */
+	FIRN_SELECT_UNIT, /* a systemd unit */
+	FIRN_SELECT_NAME, /* processes by name, or by that of their program: a pattern as of a shell */
+	FIRN_SELECT_CONTAINER, /* a container: its id, or at least 4 digits that no other's begins with */
 };
 
 struct firn_selector {
 	enum firn_select what;
-	pid_t pid;
+	pid_t pid;        /* of the first two, */
+	const char *name; /* of the others; used during the call */
 };
 
 /* A number that the agent did not tell is FIRN_UNKNOWN, a string NULL, a time or a ratio
@@ -73,7 +78,7 @@ struct firn_target {
 	const char *id; /* "PID-STARTTIME" */
 	pid_t pid;
 	const char *comm;  /* its name as the target itself chose it: escape before printing */
-	const char *state; /* planned stopping frozen evicted thawing resident wedged */
+	const char *state; /* planned stopping frozen evicted thawing resident wedged held */
 	const char *kind;  /* of the pack: copied direct */
 	int64_t since_ms;  /* when it entered the state, Unix time in ms */
 	/* Pages by their state now; total is what the eviction took. */
@@ -115,6 +120,11 @@ struct firn_target {
 		const char *reason, *text; /* a short stable word; a sentence */
 		const char *refused;    /* why the engine would not take it, or NULL */
 	} policy;
+	/* What it was frozen with; NULL and FIRN_UNKNOWN where it was alone. */
+	struct {
+		int64_t id;
+		const char *selector; /* "--tree 1234" */
+	} group;
 };
 
 /* How far a call is. */

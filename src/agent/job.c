@@ -7,6 +7,7 @@
 #include <sys/eventfd.h>
 #include <unistd.h>
 
+#include "agent/group.h"
 #include "agent/json.h"
 #include "procmem/proc.h"
 #include "sys/sys.h"
@@ -87,10 +88,8 @@ static void progress(void *arg, const char *phase, uint64_t done, uint64_t total
 	firn_jobs_send(job->jobs, job->connection, message, false);
 }
 
-static void note(void *arg, const struct firn_report *r)
+void firn_job_note(struct firn_job *job, const struct firn_report *r)
 {
-	struct firn_job *job = arg;
-
 	if (!job->dry_run)
 		firn_control_note(job->jobs->control,
 				  job->method == FIRN_CALL_FREEZE ? FIRN_METRICS_FREEZE :
@@ -98,6 +97,11 @@ static void note(void *arg, const struct firn_report *r)
 								    FIRN_METRICS_THAW,
 				  job->cause, r);
 	json_object_array_add(job->targets, firn_json_report(r));
+}
+
+static void note(void *arg, const struct firn_report *r)
+{
+	firn_job_note(arg, r);
 }
 
 static int permitted(const struct firn_job *job, pid_t pid, struct firn_report *r)
@@ -128,25 +132,57 @@ static int in_scope(const struct firn_job *job, pid_t pid, struct firn_report *r
 			    firn_scope_text(job->jobs->scope));
 }
 
-/* One target, on a thread of its own: a tracer that could not let go of a thread does so when it ends. */
+/* One step, on a thread of its own: a tracer that could not let go of a thread does so when it ends. */
 struct single {
 	struct firn_job *job;
+	enum firn_job_step step;
+	pid_t pid;
 	const struct firn_evict_options *options;
-	struct firn_report report;
+	struct firn_report *report;
 };
 
 static void *run_one(void *arg)
 {
 	struct single *s = arg;
-	struct firn_job *job = s->job;
+	struct firn_engine *engine = s->job->jobs->engine;
 
-	if (permitted(job, job->current, &s->report) || in_scope(job, job->current, &s->report))
+	switch (s->step) {
+	case FIRN_STEP_RUN:
+		firn_engine_run(engine, s->pid, s->report);
 		return NULL;
-	if (job->method == FIRN_CALL_THAW)
-		firn_engine_thaw(job->jobs->engine, job->current, s->options, &s->report);
+	case FIRN_STEP_BRING:
+		firn_engine_bring(engine, s->pid);
+		return NULL;
+	case FIRN_STEP_HOLD:
+	case FIRN_STEP_EVICT:
+	case FIRN_STEP_THAW:
+		break;
+	}
+	if (permitted(s->job, s->pid, s->report) || in_scope(s->job, s->pid, s->report))
+		return NULL;
+	if (s->step == FIRN_STEP_THAW)
+		firn_engine_thaw(engine, s->pid, s->options, s->report);
+	else if (s->step == FIRN_STEP_HOLD)
+		firn_engine_hold(engine, s->pid, s->options, s->report);
 	else
-		firn_engine_evict(job->jobs->engine, job->current, s->options, &s->report);
+		firn_engine_evict(engine, s->pid, s->options, s->report);
 	return NULL;
+}
+
+void firn_job_do(struct firn_job *job, enum firn_job_step step, pid_t pid, const struct firn_evict_options *options,
+		 struct firn_report *ret)
+{
+	struct single s = { job, step, pid, options, ret };
+	pthread_t thread;
+
+	job->current = pid;
+	memset(ret, 0, sizeof(*ret));
+	ret->pid = pid;
+	if (firn_thread_start(&thread, false, run_one, &s))
+		firn_err_set(&ret->err, FIRN_EXIT_FAILED, EAGAIN, "no-thread",
+			     "process %d: the agent cannot start a thread: try again", pid);
+	else
+		pthread_join(thread, NULL);
 }
 
 int firn_thread_start(pthread_t *ret, bool detached, void *(*fn)(void *), void *arg)
@@ -161,6 +197,39 @@ int firn_thread_start(pthread_t *ret, bool detached, void *(*fn)(void *), void *
 	err = pthread_create(ret, &attr, fn, arg);
 	pthread_attr_destroy(&attr);
 	return -err;
+}
+
+/* All that is named must be there before anything is done: nothing changes for half of a request. */
+static int find_all(struct firn_job *job, bool *found, struct firn_err *e)
+{
+	for (unsigned int i = 0; i < job->nselects; i++) {
+		int err = firn_select_find(&job->selects[i], job->method == FIRN_CALL_THAW ? NULL : e);
+
+		found[i] = !err;
+		/* What it was may still be frozen. */
+		if (err && job->method != FIRN_CALL_THAW)
+			return err;
+	}
+	return 0;
+}
+
+static void run_all(struct firn_job *job, const bool *found, const struct firn_evict_options *options)
+{
+	if (job->all)
+		firn_engine_thaw_all(job->jobs->engine, options, note, job);
+	for (unsigned int i = 0; i < job->nselects; i++) {
+		const struct firn_select *s = &job->selects[i];
+		struct firn_report r;
+
+		if (s->by == FIRN_BY_PID) {
+			firn_job_do(job, job->method == FIRN_CALL_THAW ? FIRN_STEP_THAW : FIRN_STEP_EVICT, s->pid, options, &r);
+			firn_job_note(job, &r);
+		} else if (job->method == FIRN_CALL_THAW) {
+			firn_group_thaw(job, s, found[i], options);
+		} else {
+			firn_group_evict(job, s, options);
+		}
+	}
 }
 
 static void *run(void *arg)
@@ -180,29 +249,28 @@ static void *run(void *arg)
 		.arg = job,
 	};
 	struct json_object *message = json_object_new_object(), *parameters = json_object_new_object();
-	struct single s = { job, &options, { 0 } };
-	pthread_t thread;
+	bool *found = calloc(job->nselects + 1, sizeof(*found));
+	struct firn_err e = { 0 };
 
 	job->targets = json_object_new_array();
 	if (job->settle)
 		firn_control_stop(job->jobs->control);
-	if (job->all)
-		firn_engine_thaw_all(job->jobs->engine, &options, note, job);
-	for (unsigned int i = 0; i < job->npids; i++) {
-		job->current = job->pids[i];
-		memset(&s.report, 0, sizeof(s.report));
-		s.report.pid = job->current;
-		if (firn_thread_start(&thread, false, run_one, &s))
-			firn_err_set(&s.report.err, FIRN_EXIT_FAILED, EAGAIN, "no-thread",
-				     "process %d: the agent cannot start a thread: try again", job->current);
-		else
-			pthread_join(thread, NULL);
-		note(job, &s.report);
+	if (!found)
+		firn_err_set(&e, FIRN_EXIT_FAILED, ENOMEM, "no-memory", "the agent has no memory for this request: try again");
+	else if (!find_all(job, found, &e))
+		run_all(job, found, &options);
+	if (e.code) {
+		json_object_put(job->targets);
+		json_object_put(parameters);
+		json_object_object_add(message, "error", json_object_new_string(FIRN_ERROR_FAILED));
+		json_object_object_add(message, "parameters", firn_json_trouble(&e));
+	} else {
+		json_object_object_add(parameters, "targets", job->targets);
+		json_object_object_add(message, "parameters", parameters);
 	}
-	json_object_object_add(parameters, "targets", job->targets);
-	json_object_object_add(message, "parameters", parameters);
 	firn_jobs_send(job->jobs, job->connection, message, true);
-	free(job->pids);
+	free(found);
+	free(job->selects);
 	free(job);
 	return NULL;
 }
@@ -222,39 +290,4 @@ int firn_job_start(struct firn_job *job)
 		pthread_mutex_unlock(&job->jobs->lock);
 	}
 	return err;
-}
-
-struct children {
-	pid_t *pids;
-	unsigned int n, max;
-	pid_t parent;
-};
-
-static int look(void *arg, long number)
-{
-	struct children *c = arg;
-	struct firn_proc p;
-
-	if (firn_proc_read((pid_t)number, &p) || p.ppid != c->parent || c->n == c->max)
-		return 0;
-	for (unsigned int i = 0; i < c->n; i++)
-		if (c->pids[i] == p.pid)
-			return 0;
-	c->pids[c->n++] = p.pid;
-	return 0;
-}
-
-unsigned int firn_tree(pid_t pid, pid_t *pids, unsigned int n, unsigned int max)
-{
-	struct children c = { pids, n, max, 0 };
-	unsigned int at = n;
-
-	if (n == max)
-		return n;
-	c.pids[c.n++] = pid;
-	for (; at < c.n; at++) {
-		c.parent = c.pids[at];
-		firn_sys_each_number("/proc", look, &c);
-	}
-	return c.n;
 }

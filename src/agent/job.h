@@ -10,10 +10,11 @@
 
 #include "agent/scope.h"
 #include "agent/control.h"
+#include "agent/select.h"
 #include "engine/engine.h"
 #include "proto/interface.h"
 
-#define FIRN_JOB_TARGETS 4096u
+#define FIRN_JOB_TARGETS FIRN_SELECT_MAX
 
 /* For firn_jobs_send(): every connection that monitors. */
 #define FIRN_TO_MONITORS UINT64_MAX
@@ -49,15 +50,15 @@ struct firn_job {
 	uid_t uid;
 	gid_t gid;
 	pid_t client;
-	unsigned int npids;
-	pid_t *pids;                 /* owned */
+	unsigned int nselects;
+	struct firn_select *selects; /* owned */
 	uint64_t told_ns;            /* when progress was last told */
 	pid_t current;
 	struct json_object *targets;
 };
 
 int firn_jobs_init(struct firn_jobs *jobs, struct firn_engine *engine, struct firn_scope *scope);
-/* Run @job (allocated; the thread frees it and job->pids).  Returns 0, or -errno: it was not started and
+/* Run @job (allocated; the thread frees it and job->selects).  Returns 0, or -errno: it was not started and
  * stays the caller's. */
 int firn_job_start(struct firn_job *job);
 /* Tell @connection (a serial number) something; @message is taken over.  @final: the call of that connection is over,
@@ -69,7 +70,15 @@ struct firn_outgoing *firn_jobs_take(struct firn_jobs *jobs);
 /* Start a thread with a stack of the agent's size.  Returns 0, or -errno. */
 int firn_thread_start(pthread_t *ret, bool detached, void *(*fn)(void *), void *arg);
 
-/* @pid and its descendants, parents first, appended to @pids.  Returns how many there are then. */
-unsigned int firn_tree(pid_t pid, pid_t *pids, unsigned int n, unsigned int max);
+/* --- for agent/group.c: of a running job --- */
+
+enum firn_job_step { FIRN_STEP_HOLD, FIRN_STEP_EVICT, FIRN_STEP_RUN, FIRN_STEP_BRING, FIRN_STEP_THAW };
+
+/* Do one step with one target, on a thread of its own, and wait for it; what came of it is in *@ret.  A hold, an evict
+ * and a thaw are held to what the asker may do and to the scope. */
+void firn_job_do(struct firn_job *job, enum firn_job_step step, pid_t pid, const struct firn_evict_options *options,
+		 struct firn_report *ret);
+/* Add a target to the job's answer. */
+void firn_job_note(struct firn_job *job, const struct firn_report *r);
 
 #endif

@@ -129,6 +129,13 @@ struct json_object *firn_json_report_why(const struct firn_report *r, const char
 		if (r->ns[p])
 			put_number(ms, firn_phase_name((enum firn_phase)p), (double)r->ns[p] / 1e6, 3);
 	json_object_object_add(o, "ms", ms);
+	if (r->group) {
+		struct json_object *group = json_object_new_object();
+
+		put(group, "id", r->group);
+		put_text(group, "selector", r->group_text);
+		json_object_object_add(o, "group", group);
+	}
 	if (r->err.code)
 		json_object_object_add(o, "error", firn_json_trouble(&r->err));
 	return as_text(o);

@@ -225,12 +225,42 @@ static bool get_kind(struct json_object *parameters, enum firn_pack_kind *ret)
 	return *ret != 0;
 }
 
+/* What a request names: one member of @o that is a selector.  Returns 0, or -EINVAL, with *@e where it is known why. */
+static int get_selector(struct json_object *o, struct firn_select *ret, struct firn_err *e)
+{
+	int by = -1;
+
+	if (!json_object_is_type(o, json_type_object))
+		return -EINVAL;
+	for (int i = 0; firn_select_word((enum firn_select_by)i); i++) {
+		if (!json_object_object_get_ex(o, firn_select_word((enum firn_select_by)i), NULL))
+			continue;
+		if (by >= 0)
+			return -EINVAL;
+		by = i;
+	}
+	if (by == FIRN_BY_PID || by == FIRN_BY_TREE) {
+		pid_t pid = get_pid(o, firn_select_word((enum firn_select_by)by));
+
+		return pid ? firn_select_make(ret, (enum firn_select_by)by, pid, NULL, e) : -EINVAL;
+	}
+	if (by >= 0) {
+		struct json_object *v;
+
+		json_object_object_get_ex(o, firn_select_word((enum firn_select_by)by), &v);
+		if (!json_object_is_type(v, json_type_string))
+			return -EINVAL;
+		return firn_select_make(ret, (enum firn_select_by)by, 0, json_object_get_string(v), e);
+	}
+	return -EINVAL;
+}
+
 static bool start_job(struct server *s, struct firn_job *job)
 {
 	job->jobs = s->jobs;
 	if (!firn_job_start(job))
 		return true;
-	free(job->pids);
+	free(job->selects);
 	free(job);
 	return false;
 }
@@ -246,9 +276,7 @@ static void change(struct server *s, struct connection *c, enum firn_method meth
 		return;
 	}
 	job = calloc(1, sizeof(*job));
-	if (job)
-		job->pids = calloc(FIRN_JOB_TARGETS, sizeof(*job->pids));
-	if (!job || !job->pids)
+	if (!job)
 		goto no_memory;
 	job->connection = c->serial;
 	job->method = method;
@@ -276,29 +304,33 @@ static void change(struct server *s, struct connection *c, enum firn_method meth
 		reply_text_error(s, c, FIRN_ERROR_INVALID_PARAMETER, "parameter", "targets");
 		goto out;
 	}
+	if (!job->all && json_object_array_length(targets) > FIRN_JOB_TARGETS) {
+		reply_text_error(s, c, FIRN_ERROR_INVALID_PARAMETER, "parameter", "targets");
+		goto out;
+	}
+	job->selects = job->all ? NULL : calloc(json_object_array_length(targets), sizeof(*job->selects));
+	if (!job->all && !job->selects)
+		goto no_memory;
 	for (size_t i = 0; !job->all && i < json_object_array_length(targets); i++) {
-		struct json_object *t = json_object_array_get_idx(targets, i);
-		pid_t pid = get_pid(t, "pid"), tree = get_pid(t, "tree");
+		struct firn_err e = { 0 };
 
-		if (!pid == !tree || job->npids == FIRN_JOB_TARGETS) {
-			reply_text_error(s, c, FIRN_ERROR_INVALID_PARAMETER, "parameter", "targets");
-			goto out;
-		}
-		if (tree)
-			job->npids = firn_tree(tree, job->pids, job->npids, FIRN_JOB_TARGETS);
+		if (!get_selector(json_object_array_get_idx(targets, i), &job->selects[job->nselects++], &e))
+			continue;
+		if (e.code)
+			reply_error(s, c, FIRN_ERROR_FAILED, firn_json_trouble(&e));
 		else
-			job->pids[job->npids++] = pid;
+			reply_text_error(s, c, FIRN_ERROR_INVALID_PARAMETER, "parameter", "targets");
+		goto out;
 	}
 	if (!start_job(s, job))
 		goto no_memory_started;
 	c->busy = true;
 	return;
 no_memory:
-	if (!job || !job->pids)
-		reply_failed(s, c, FIRN_EXIT_FAILED, "no-memory", "the agent has no memory for this request: try again");
+	reply_failed(s, c, FIRN_EXIT_FAILED, "no-memory", "the agent has no memory for this request: try again");
 out:
 	if (job)
-		free(job->pids);
+		free(job->selects);
 	free(job);
 	return;
 no_memory_started:
@@ -562,6 +594,8 @@ static void take_calls(struct server *s, struct connection *c)
 	int r;
 
 	while (!c->busy && !c->closing && (r = firn_frame_in_next(&c->in, &text, &len)) != 0) {
+		if (r == -EMSGSIZE)
+			return;         /* no end of it yet, and the buffer is full: receive() makes a larger one */
 		if (r < 0) {
 			c->closing = true;
 			return;

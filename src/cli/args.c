@@ -31,6 +31,7 @@ enum {
 	FORMAT = 4096,
 	SIZE = 8192,      /* takes one size */
 	LAST_PRIORITY = 16384, /* the last word is a priority */
+	GROUP = 65536,    /* the selectors by name: they take a value too */
 	COMMAND = 32768,  /* what follows the options is a command of its own */
 };
 
@@ -39,9 +40,9 @@ static const struct {
 	const char *name;
 	unsigned int takes;
 } verbs[] = {
-	{ FIRN_VERB_FREEZE, "freeze", JSON | DRY_RUN | TREE | PIDS | KIND | PLACE | AFTER },
-	{ FIRN_VERB_EVICT, "evict", JSON | DRY_RUN | TREE | PIDS | KIND | PLACE | AFTER },
-	{ FIRN_VERB_THAW, "thaw", JSON | DRY_RUN | TREE | PIDS | ALL },
+	{ FIRN_VERB_FREEZE, "freeze", JSON | DRY_RUN | TREE | GROUP | PIDS | KIND | PLACE | AFTER },
+	{ FIRN_VERB_EVICT, "evict", JSON | DRY_RUN | TREE | GROUP | PIDS | KIND | PLACE | AFTER },
+	{ FIRN_VERB_THAW, "thaw", JSON | DRY_RUN | TREE | GROUP | PIDS | ALL },
 	{ FIRN_VERB_LIST, "list", JSON },
 	{ FIRN_VERB_SHOW, "show", JSON | PIDS | ONE_PID },
 	{ FIRN_VERB_EXPLAIN, "explain", JSON | TREE | PIDS },
@@ -58,23 +59,27 @@ static const struct {
 static const struct {
 	const char *name;
 	unsigned int flag;
+	enum firn_select what; /* of TREE and GROUP */
 } options[] = {
-	{ "--json", JSON },
-	{ "--dry-run", DRY_RUN },
-	{ "--all", ALL },
-	{ "--tree", TREE },
-	{ "--place", PLACE },
-	{ "--after", AFTER },
-	{ "--kind", KIND },
-	{ "--priority", PRIORITY },
-	{ "--need", NEED },
-	{ "--timeout", TIMEOUT },
-	{ "--format", FORMAT },
+	{ "--json", JSON, 0 },
+	{ "--dry-run", DRY_RUN, 0 },
+	{ "--all", ALL, 0 },
+	{ "--tree", TREE, FIRN_SELECT_TREE },
+	{ "--cgroup", GROUP, FIRN_SELECT_CGROUP },
+	{ "--unit", GROUP, FIRN_SELECT_UNIT },
+	{ "--name", GROUP, FIRN_SELECT_NAME },
+	{ "--container", GROUP, FIRN_SELECT_CONTAINER },
+	{ "--place", PLACE, 0 },
+	{ "--after", AFTER, 0 },
+	{ "--kind", KIND, 0 },
+	{ "--priority", PRIORITY, 0 },
+	{ "--need", NEED, 0 },
+	{ "--timeout", TIMEOUT, 0 },
+	{ "--format", FORMAT, 0 },
 };
 
 static const char *const later_verbs[] = { "consolidate", "peek", "core", "map", "top" };
-static const char *const later_options[] = { "--wake", "--cgroup",
-					     "--unit", "--name", "--force" };
+static const char *const later_options[] = { "--wake", "--force" };
 
 const char *firn_verb_name(enum firn_verb verb)
 {
@@ -188,10 +193,30 @@ static int add_target(struct firn_args *a, const char *word, enum firn_select wh
 		return usage(a, "'%s' is no PID of a process: give a decimal number, as in 1234",
 			     shown);
 	for (size_t i = 0; i < a->count; i++) {
-		if (a->targets[i].pid == pid)
+		if (a->targets[i].what <= FIRN_SELECT_TREE && a->targets[i].pid == pid)
 			return usage(a, "%ld is named twice: name each target once", pid);
 	}
-	a->targets[a->count++] = (struct firn_selector){ what, (pid_t)pid };
+	a->targets[a->count++] = (struct firn_selector){ what, (pid_t)pid, NULL };
+	return FIRN_OK;
+}
+
+/* A group by name; what the agent does not take, it says. */
+static int add_group(struct firn_args *a, const char *word, const char *option, enum firn_select what)
+{
+	char shown[64];
+
+	firn_print_escaped(shown, sizeof(shown), word, 40);
+	if (!*word)
+		return usage(a, "%s has an empty value: give it, as in %s", option,
+			     what == FIRN_SELECT_CGROUP	   ? "--cgroup /user.slice" :
+			     what == FIRN_SELECT_UNIT	   ? "--unit redis.service" :
+			     what == FIRN_SELECT_NAME	   ? "--name 'redis*'" :
+							     "--container 4f3c2a");
+	for (size_t i = 0; i < a->count; i++) {
+		if (a->targets[i].what == what && strcmp(a->targets[i].name, word) == 0)
+			return usage(a, "%s %s is named twice: name each target once", option, shown);
+	}
+	a->targets[a->count++] = (struct firn_selector){ what, 0, word };
 	return FIRN_OK;
 }
 
@@ -289,11 +314,16 @@ static int take_format(struct firn_args *a, const char *word)
 }
 
 /* What an option lacks, where its value is. */
-static const char *value_of(unsigned int flag)
+static const char *value_of(unsigned int flag, enum firn_select what)
 {
 	switch (flag) {
 	case TREE:
 		return "PID: give it, as in --tree 1234";
+	case GROUP:
+		return what == FIRN_SELECT_CGROUP ? "path: give it, as in --cgroup /user.slice" :
+		       what == FIRN_SELECT_UNIT	  ? "unit: give it, as in --unit redis.service" :
+		       what == FIRN_SELECT_NAME	  ? "pattern: give it, as in --name 'redis*'" :
+						    "id: give it, as in --container 4f3c2a";
 	case KIND:
 		return "value: copied or direct";
 	case PLACE:
@@ -311,7 +341,7 @@ static const char *value_of(unsigned int flag)
 	}
 }
 
-#define WITH_VALUE (TREE | KIND | PLACE | AFTER | PRIORITY | NEED | TIMEOUT | FORMAT)
+#define WITH_VALUE (TREE | GROUP | KIND | PLACE | AFTER | PRIORITY | NEED | TIMEOUT | FORMAT)
 
 /* An option: @value is what follows its '=', or NULL; @next the next word, or NULL.  *@ret_used:
  * @next was taken. */
@@ -320,13 +350,16 @@ static int take_option(struct firn_args *a, unsigned int takes, unsigned int *gi
 {
 	const char *verb = firn_verb_name(a->verb);
 	unsigned int flag = 0;
+	enum firn_select what = FIRN_SELECT_PID;
 	char shown[64];
 
 	*ret_used = false;
 	firn_print_escaped(shown, sizeof(shown), name, 40);
 	for (size_t i = 0; i < ARRAY_SIZE(options); i++) {
-		if (strcmp(name, options[i].name) == 0)
+		if (strcmp(name, options[i].name) == 0) {
 			flag = options[i].flag;
+			what = options[i].what;
+		}
 	}
 	if (!flag && is_one_of(name, later_options, ARRAY_SIZE(later_options)))
 		return usage(a, "%s comes with a later version: see firn %s --help", name, verb);
@@ -338,12 +371,14 @@ static int take_option(struct firn_args *a, unsigned int takes, unsigned int *gi
 		return usage(a, "%s has no option %s: see firn %s --help", verb, name, verb);
 	if (flag & WITH_VALUE && !value) {
 		if (!next)
-			return usage(a, "%s lacks its %s", name, value_of(flag));
+			return usage(a, "%s lacks its %s", name, value_of(flag, what));
 		value = next;
 		*ret_used = true;
 	}
 	if (flag == TREE)
 		return add_target(a, value, FIRN_SELECT_TREE);
+	if (flag == GROUP)
+		return add_group(a, value, name, what);
 	if (value && !(flag & WITH_VALUE))
 		return usage(a, "%s takes no value: leave out '=' and what follows", name);
 	if (*given & flag)

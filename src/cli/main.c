@@ -44,7 +44,8 @@ static const char help_main[] =
 "  firn help [VERB]             this text, or a verb's\n"
 "  firn --version\n"
 "\n"
-"TARGET is a PID, or --tree PID for a process and its descendants.\n"
+"TARGET is a PID, or a group, which is frozen and thawed as one: --tree PID (a process and its\n"
+"descendants), --cgroup PATH, --unit NAME, --name PATTERN, or --container ID.\n"
 "--json writes one line of JSON; --dry-run says what would be done.\n"
 "Exit status: 0 done, 1 failed, 2 usage, 3 no such target, 4 refused, 5 not permitted,\n"
 "6 no agent, 7 store, 8 kernel, 9 pages lost, 10 some of several targets failed.\n";
@@ -59,23 +60,33 @@ static const char help_main[] =
 "there and move it to the store 300 s later, or so many as --after=SECONDS says, or when memory\n" \
 "is short.\n"
 
+#define TARGETS \
+"\n" \
+"Groups, all of whose processes are stopped before any is evicted; if one cannot be, none is:\n" \
+"  --tree PID       a process and its descendants\n" \
+"  --cgroup PATH    the processes of a control group and of those below it\n" \
+"  --unit NAME      those of a systemd unit\n" \
+"  --name PATTERN   those whose name, or program's name, matches, as in 'redis*'\n" \
+"  --container ID   those of a container of Docker, Podman or Kubernetes; 4 digits or more\n"
+
 static const char help_freeze[] =
-"usage: firn freeze [--dry-run] [--json] [--kind KIND] [--place PLACE] PID... [--tree PID]...\n"
+"usage: firn freeze [--dry-run] [--json] [--kind KIND] [--place PLACE] PID... GROUP...\n"
 "\n"
 "Stop the targets, write their private memory to the store and give its RAM back.  They stay\n"
-"stopped until firn thaw.  --tree PID: a process and its descendants.\n" KINDS PLACES;
+"stopped until firn thaw.\n" TARGETS KINDS PLACES;
 
 static const char help_evict[] =
-"usage: firn evict [--dry-run] [--json] [--kind KIND] [--place PLACE] PID... [--tree PID]...\n"
+"usage: firn evict [--dry-run] [--json] [--kind KIND] [--place PLACE] PID... GROUP...\n"
 "\n"
 "Write the targets' private memory to the store and give its RAM back, but let them run: what\n"
-"they touch comes back by itself.  --tree PID: a process and its descendants.\n" KINDS PLACES;
+"they touch comes back by itself.\n" TARGETS KINDS PLACES;
 
 static const char help_thaw[] =
-"usage: firn thaw [--dry-run] [--json] PID... [--tree PID]... | --all\n"
+"usage: firn thaw [--dry-run] [--json] PID... GROUP... | --all\n"
 "\n"
 "Bring the targets' memory back and let them run.  --all: whatever is frozen or evicted, also by\n"
-"an agent that died.\n";
+"an agent that died.  A group (see firn help freeze) is found again by what it was named when it\n"
+"was frozen, whoever is in it by now.\n";
 
 static const char help_list[] =
 "usage: firn list [--json]\n"
@@ -202,6 +213,8 @@ static int do_change(const struct firn_args *a)
 		printf("%s\n", firn_result_json(result));
 	else if (firn_result_count(result) == 0)
 		printf("nothing to %s\n", verb);
+	else
+		firn_print_groups(stdout, result);
 	for (size_t i = 0; i < firn_result_count(result); i++) {
 		const struct firn_target *t = firn_result_target(result, i);
 

@@ -181,11 +181,42 @@ void firn_print_done(FILE *out, const char *verb, bool dry_run, const struct fir
 	fprintf(out, "\n");
 }
 
+/* Does an earlier target of the result, which did not fail, belong to the same group? */
+static bool group_known(const struct firn_result *result, size_t i)
+{
+	for (size_t k = 0; k < i; k++) {
+		const struct firn_target *t = firn_result_target(result, k);
+
+		if (!t->error.code && t->group.id == firn_result_target(result, i)->group.id)
+			return true;
+	}
+	return false;
+}
+
+void firn_print_groups(FILE *out, const struct firn_result *result)
+{
+	for (size_t i = 0; i < firn_result_count(result); i++) {
+		const struct firn_target *t = firn_result_target(result, i);
+		char text[320];
+		int64_t n = 0;
+
+		if (t->error.code || !t->group.selector || group_known(result, i))
+			continue;
+		for (size_t k = i; k < firn_result_count(result); k++) {
+			const struct firn_target *other = firn_result_target(result, k);
+
+			n += !other->error.code && other->group.id == t->group.id;
+		}
+		firn_print_escaped(text, sizeof(text), t->group.selector, 280);
+		fprintf(out, "%s: %lld process%s\n", text, (long long)n, n == 1 ? "" : "es");
+	}
+}
+
 static const char *state_colour(const struct firn_target *t)
 {
 	if (!t->state || strcmp(t->state, "wedged") == 0 || t->pages.lost > 0)
 		return "\033[1;31m";
-	if (strcmp(t->state, "frozen") == 0)
+	if (strcmp(t->state, "frozen") == 0 || strcmp(t->state, "held") == 0)
 		return "\033[36m";
 	if (strcmp(t->state, "evicted") == 0)
 		return "\033[34m";
@@ -221,6 +252,7 @@ void firn_print_list(FILE *out, const struct firn_result *result, int64_t now_ms
 		fprintf(out, "%7d  %s%*s  %s%-8s%s  %6s  %8s  %8s  %8s  %5s  %s\n", (int)t->pid, comm,
 			15 - width, "", on, state, off, age, taken, gone, pack, ratio, place);
 	}
+	firn_print_groups(out, result);
 	for (size_t i = 0; i < firn_result_count(result); i++) {
 		const struct firn_target *t = firn_result_target(result, i);
 
@@ -377,6 +409,11 @@ void firn_print_show(FILE *out, const struct firn_target *t, int64_t now_ms)
 	if (t->id) {
 		firn_print_escaped(text, sizeof(text), t->id, 60);
 		label(out, "id");
+		fprintf(out, "%s\n", text);
+	}
+	if (t->group.selector) {
+		firn_print_escaped(text, sizeof(text), t->group.selector, 240);
+		label(out, "group");
 		fprintf(out, "%s\n", text);
 	}
 	if (t->error.code) {

@@ -33,6 +33,9 @@ void firn_print_done(FILE *out, const char *verb, bool dry_run, const struct fir
 /* "1234 redis-server", escaped.  @size of 96 is enough. */
 const char *firn_print_target_name(char *buf, size_t size, const struct firn_target *t);
 
+/* A line for each group that a result has targets of which did not fail: what it is named, how many. */
+void firn_print_groups(FILE *out, const struct firn_result *result);
+
 /* A table, at most 80 columns wide.  @now_ms: Unix time. */
 void firn_print_list(FILE *out, const struct firn_result *result, int64_t now_ms, bool colour);
 

@@ -126,5 +126,6 @@ void firn_complain_target(const struct firn_target *t)
 	}
 	snprintf(prefix, sizeof(prefix), "%s%s", firn_print_target_name(name, sizeof(name), t),
 		 between);
-	firn_complain_text(prefix, text);
+	/* Without a PID it is said of a whole group, by its name. */
+	firn_complain_text(t->pid ? prefix : "", text);
 }

@@ -62,6 +62,7 @@ static void fill(struct firn_target *t, struct json_object *o)
 	struct json_object *error = member(o, "error", json_type_object);
 	struct json_object *policy = member(o, "policy", json_type_object);
 	struct json_object *refused = member(o, "refused", json_type_object);
+	struct json_object *group = member(o, "group", json_type_object);
 	int64_t code;
 
 	t->id = get_string(o, "id");
@@ -131,6 +132,8 @@ static void fill(struct firn_target *t, struct json_object *o)
 	t->policy.reason = get_string(policy, "reason");
 	t->policy.text = policy ? get_string(policy, "text") : get_string(o, "why");
 	t->policy.refused = get_string(refused, "message");
+	t->group.id = get_number(group, "id");
+	t->group.selector = get_string(group, "selector");
 
 	if (error) {
 		code = get_number(error, "code");
@@ -197,10 +200,12 @@ bool firn_client_add(struct json_object *o, const char *key, struct json_object 
 
 static struct json_object *selector(const struct firn_selector *s)
 {
+	static const char *const words[] = { "pid", "tree", "cgroup", "unit", "name", "container" };
 	struct json_object *o = json_object_new_object();
+	bool by_pid = s->what == FIRN_SELECT_PID || s->what == FIRN_SELECT_TREE;
 
-	if (!o ||
-	    firn_client_add(o, s->what == FIRN_SELECT_TREE ? "tree" : "pid", json_object_new_int64(s->pid)))
+	if (!o || firn_client_add(o, (unsigned int)s->what < ARRAY_SIZE(words) ? words[s->what] : "unknown",
+		      by_pid ? json_object_new_int64(s->pid) : json_object_new_string(s->name ? s->name : "")))
 		return o;
 	json_object_put(o);
 	return NULL;
@@ -236,8 +241,10 @@ static int change(struct firn_client *c, const char *method, const struct firn_s
 		return firn_client_fail(e, FIRN_USAGE, "usage",
 					"no target, or a flag that does not fit");
 	for (size_t i = 0; i < count; i++) {
-		if (targets[i].pid <= 0 ||
-		    (targets[i].what != FIRN_SELECT_PID && targets[i].what != FIRN_SELECT_TREE))
+		bool by_pid = targets[i].what == FIRN_SELECT_PID || targets[i].what == FIRN_SELECT_TREE;
+
+		if ((unsigned int)targets[i].what > FIRN_SELECT_CONTAINER ||
+		    (by_pid ? targets[i].pid <= 0 : !targets[i].name || !*targets[i].name))
 			return firn_client_fail(e, FIRN_USAGE, "usage",
 						"selector %zu is no process", i);
 	}

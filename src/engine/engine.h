@@ -22,6 +22,7 @@ enum firn_target_state {
 	FIRN_TARGET_THAWING,
 	FIRN_TARGET_RESIDENT,
 	FIRN_TARGET_WEDGED,          /* an undo failed: not touched any more, its pack is kept */
+	FIRN_TARGET_HELD,            /* stopped with its group; nothing of it is evicted, it has no pack */
 };
 
 enum firn_phase {
@@ -37,6 +38,15 @@ enum firn_phase {
 	FIRN_PHASE_RUN,              /* of a thaw: until the target ran */
 	FIRN_PHASE_WHOLE,            /* of a thaw: until it was whole */
 	FIRN_PHASES
+};
+
+/* Bytes of a group's name, as its selector is said: "--tree 1234". */
+#define FIRN_GROUP_TEXT 272
+
+/* What is frozen and thawed as one. */
+struct firn_group {
+	uint64_t id;
+	char text[FIRN_GROUP_TEXT];
 };
 
 const char *firn_target_state_name(enum firn_target_state s);
@@ -64,6 +74,8 @@ struct firn_report {
 	uint64_t set_pages;          /* of the working set that its pack begins with; after a thaw, that the next will */
 	uint64_t recorded_pages;     /* asked for since the eviction, as far as they are noted */
 	uint64_t ns[FIRN_PHASES];    /* 0: did not happen */
+	uint64_t group;              /* its group's id; 0: it is alone */
+	char group_text[FIRN_GROUP_TEXT];
 	struct firn_err err;         /* of the operation reported on; code 0: none */
 };
 
@@ -113,6 +125,8 @@ struct firn_evict_options {
 	bool ram;                    /* keep the pack in memory, not in the store; */
 	bool move;                   /* with ram: until it is moved there, */
 	uint32_t after_s;            /* after so many seconds; or to begin with, where there is no room in memory */
+	const struct firn_group *group;      /* evict a member that is held (firn_engine_hold); NULL: no group */
+	uint64_t began_ns;           /* thaw: since when its times count, where it was let run before; 0: now */
 	void (*progress)(void *arg, const char *phase, uint64_t done, uint64_t total);
 	void *arg;
 };
@@ -124,6 +138,26 @@ struct firn_evict_options {
 int firn_engine_evict(struct firn_engine *en, pid_t pid, const struct firn_evict_options *options,
 		      struct firn_report *ret);
 
+/*
+ * Groups (engine/hold.c).  In their order: a number for the group; hold of every member; evict of each, with
+ * options->freeze and options->group, which also holds what of it has nothing to evict; then group_keep, or run of each.
+ * Where a step fails, run of each, then thaw of what was evicted: all is as before.
+ */
+uint64_t firn_engine_group_new(struct firn_engine *en);
+/*
+ * Stop @pid as a member of options->group and leave it stopped; nothing is evicted.  All that an eviction would refuse
+ * before it takes memory is refused here; a member without private memory is not.  With options->dry_run only the plan.
+ * Returns 0, or -errno with the error in *@ret: then it runs as before.
+ */
+int firn_engine_hold(struct firn_engine *en, pid_t pid, const struct firn_evict_options *options, struct firn_report *ret);
+/* From here on a successor leaves the group stopped. */
+void firn_engine_group_keep(struct firn_engine *en, uint64_t id);
+/* Let a held or frozen member run: a held one is forgotten, a frozen one is evicted from here on.  One that was stopped
+ * before its group stays so.  Returns 0, or -errno with the error in *@ret. */
+int firn_engine_run(struct firn_engine *en, pid_t pid, struct firn_report *ret);
+/* Bring in the working set of a frozen target, which stays stopped. */
+void firn_engine_bring(struct firn_engine *en, pid_t pid);
+
 /* Let @pid run and bring everything back; nothing of ours remains.  @ret as above.  Returns 0 or -errno;
  * pages that were lost are reported by FIRN_EXIT_LOST and stay poisoned. */
 int firn_engine_thaw(struct firn_engine *en, pid_t pid, const struct firn_evict_options *options,
@@ -132,6 +166,8 @@ int firn_engine_thaw(struct firn_engine *en, pid_t pid, const struct firn_evict_
 /* The pids of all targets (0 for children not yet identified, once each by @fn's @id).  @fn is called
  * with the registry locked: it only takes notes. */
 void firn_engine_each(struct firn_engine *en, void (*fn)(void *arg, const struct firn_report *r), void *arg);
+/* The keeper of the moment.  Any thread. */
+pid_t firn_engine_keeper(struct firn_engine *en);
 /* One target's report.  Returns 0, or -ENOENT. */
 int firn_engine_show(struct firn_engine *en, pid_t pid, struct firn_report *ret);
 

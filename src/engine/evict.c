@@ -98,6 +98,14 @@ static int take(struct firn_eviction *j)
 		return err;
 	firn_eviction_lap(j, FIRN_PHASE_STOP);
 	image->was_stopped = j->stop.group_stop;
+	if (j->held) {
+		image->was_stopped = j->held->image->was_stopped;
+		if (!j->stop.group_stop) {
+			firn_stop_resume(&j->stop, false);
+			return firn_err_set(j->e, FIRN_EXIT_FAILED, EAGAIN, "continued",
+					    "process %d was let run by somebody else while its group was stopped: try again", j->t->pid);
+		}
+	}
 	firn_point(FIRN_POINT_STOPPED);
 	err = firn_proc_start_time(j->t->pid, &start_time);
 	if (err || start_time != image->start_time) {
@@ -198,6 +206,8 @@ static int run(struct firn_eviction *j)
 	if (err)
 		return err;
 	j->t->image->memory_before = j->plan.proc.rss_anon_bytes;
+	if (j->held)
+		firn_engine_set_group(j->t->image, j->o->group);
 	firn_engine_workset_load(j->en, j->t);
 	if (firn_order_prepare(j))
 		return firn_err_set(j->e, FIRN_EXIT_FAILED, ENOMEM, "no-memory",
@@ -279,6 +289,7 @@ int firn_engine_evict(struct firn_engine *en, pid_t pid, const struct firn_evict
 {
 	struct firn_eviction *j;
 	struct firn_target *known;
+	struct firn_proc proc;
 	int err = 0;
 
 	memset(ret, 0, sizeof(*ret));
@@ -298,6 +309,17 @@ int firn_engine_evict(struct firn_engine *en, pid_t pid, const struct firn_evict
 
 	pthread_mutex_lock(&en->builder_lock);
 	known = firn_target_take(en, pid, 0);
+	if (o->group && known && known->image->state == FIRN_TARGET_HELD && known->image->group == o->group->id) {
+		j->held = known;
+		known = NULL;
+	} else if (o->group && !known && (firn_proc_identity(pid, &proc) || proc.state == 'Z' || proc.state == 'X')) {
+		err = firn_err_set(&ret->err, FIRN_EXIT_NOT_FOUND, ESRCH, "gone", "process %d has ended: nothing to do", pid);
+		goto out;
+	} else if (o->group && !known) {
+		err = firn_err_set(&ret->err, FIRN_EXIT_FAILED, EAGAIN, "thawed",
+				   "process %d was thawed while its group was stopped: try again", pid);
+		goto out;
+	}
 	if (known) {
 		enum firn_target_state s = (enum firn_target_state)known->image->state;
 
@@ -345,6 +367,11 @@ int firn_engine_evict(struct firn_engine *en, pid_t pid, const struct firn_evict
 		err = run(j);
 	finish(j, err);
 out:
+	/* Its own image has taken the place. */
+	if (j->held && !err)
+		firn_target_forget(en, j->held);
+	else if (j->held)
+		firn_target_release(en, j->held);
 	firn_slice_close_pack(j);
 	pthread_mutex_unlock(&en->builder_lock);
 	free(j);

@@ -42,6 +42,7 @@ struct firn_eviction {
 	struct firn_report *report;
 	struct firn_err *e;
 	struct firn_target *t;
+	struct firn_target *held;            /* a group's member: how it was stopped; taken */
 	struct firn_plan plan;
 	struct firn_stop stop;
 	struct firn_inject inject;

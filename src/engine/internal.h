@@ -17,7 +17,7 @@
 #include "transfer/packfile.h"
 
 #define FIRN_IMAGE_MAGIC 0x6567616d696e7266ull   /* "frnimage" */
-#define FIRN_IMAGE_VERSION 4u
+#define FIRN_IMAGE_VERSION 5u
 #define FIRN_HUGE_MAX 128u             /* neighbors are one; more are left to khugepaged */
 
 /* A target's shared memory: all that a successor needs.  The link memory follows, page aligned. */
@@ -43,6 +43,9 @@ struct firn_image {
 	uint64_t parent_serial, fork_seq;   /* of a child: the event that made it */
 	struct firn_mask_journal mask;
 	struct firn_inject_journal inject;
+	uint64_t group;                 /* 0: none */
+	uint32_t group_kept;            /* all of it was frozen */
+	char group_text[FIRN_GROUP_TEXT];
 	uint32_t set_blocks, pad;       /* the pack's first ones hold the working set */
 	uint64_t set_held[FIRN_WORKSET_MAX / FIRN_BLOCK_PAGES / 64];   /* a bit for each that this thaw holds back */
 	struct firn_workset set;
@@ -223,7 +226,19 @@ void firn_engine_workset_sweep(struct firn_engine *en);
  */
 void firn_huge_restore(struct firn_target *t);
 
+/* --- hold.c: groups --- */
+
+void firn_engine_set_group(struct firn_image *image, const struct firn_group *group);
+/* Let a held target run, and forget it; it is taken.  Where it cannot be let run it stays held and is released. */
+int firn_hold_end(struct firn_engine *en, struct firn_target *t, struct firn_report *ret);
+/* Of the @n targets that were taken over, by birth, let those run whose group was not frozen whole.  What is forgotten is
+ * NULL then.  Returns how many those are. */
+int firn_groups_settle(struct firn_engine *en, struct firn_target **targets, int n);
+
 /* --- thaw.c --- */
+
+/* A frozen or held target runs again, unless it was stopped before we came.  Returns 0, -ESRCH, or -errno with *@e. */
+int firn_target_let_run(struct firn_target *t, struct firn_err *e);
 
 /* Bring back everything and leave no trace; the target is taken, and freed where that succeeds. */
 int firn_thaw_target(struct firn_engine *en, struct firn_target *t, const struct firn_evict_options *o,

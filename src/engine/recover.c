@@ -215,7 +215,7 @@ static struct firn_target *open_one(struct firn_engine *en, const char *path)
 		return NULL;
 	}
 	image = t->image;
-	en->serial = firn_max_u64(en->serial, image->serial);
+	en->serial = firn_max_u64(en->serial, firn_max_u64(image->serial, image->group));
 	if (image->parent && image->state == FIRN_TARGET_PLANNED)
 		goto nothing;           /* a child half made: its event is still in its parent's ring */
 	if (t->pid) {
@@ -282,6 +282,8 @@ static bool take_over(struct firn_engine *en, struct firn_target *t)
 		firn_target_set_state(t, FIRN_TARGET_WEDGED);
 		return true;
 	}
+	if (!err && image->state == FIRN_TARGET_HELD)
+		return true;
 	firn_link_count(&t->armed.link, &counts);
 	if (!err && !t->served && counts.pages[FIRN_PAGE_EVICTED] + counts.pages[FIRN_PAGE_FILL]) {
 		/* It cannot be served, and it has pages that only its pack holds: nothing is deleted. */
@@ -342,12 +344,15 @@ int firn_engine_recover(struct firn_engine *en, bool *ret_whole)
 		struct firn_image *image = targets[i]->image;
 		bool held = targets[i]->armed.uffd >= 0;
 
-		if (!take_over(en, targets[i]))
+		if (!take_over(en, targets[i])) {
+			targets[i] = NULL;
 			continue;
+		}
 		live++;
 		if (!held && image->generation)
 			*ret_whole = false;
 	}
+	live -= firn_groups_settle(en, targets, found);
 	free(targets);
 	if (!en->keep_packs)
 		firn_image_sweep(en);

@@ -17,7 +17,7 @@
 #define SWEEP_NS (5ull * 1000000000u)
 
 static const char *const state_names[] = {
-	"planned", "stopping", "frozen", "evicted", "thawing", "resident", "wedged",
+	"planned", "stopping", "frozen", "evicted", "thawing", "resident", "wedged", "held",
 };
 
 static const char *const phase_names[] = {
@@ -161,6 +161,8 @@ void firn_target_fill_report(const struct firn_target *t, struct firn_report *r)
 	r->set_pages = m->set.count;
 	r->recorded_pages = firn_recording_count(&m->armed.recording);
 	memcpy(r->ns, m->ns, sizeof(r->ns));
+	r->group = m->group;
+	memcpy(r->group_text, m->group_text, sizeof(r->group_text));
 }
 
 bool firn_target_ended(struct firn_target *t)
@@ -181,6 +183,9 @@ void firn_engine_each(struct firn_engine *en, void (*fn)(void *arg, const struct
 	for (struct firn_target *t = en->targets; t; t = t->next) {
 		struct firn_report r;
 
+		/* Being evicted: its other image tells. */
+		if (t->image->state == FIRN_TARGET_HELD && t->busy)
+			continue;
 		memset(&r, 0, sizeof(r));
 		firn_child_identify(en, t);
 		firn_target_fill_report(t, &r);
@@ -205,6 +210,16 @@ int firn_engine_show(struct firn_engine *en, pid_t pid, struct firn_report *ret)
 	}
 	pthread_mutex_unlock(&en->lock);
 	return err;
+}
+
+pid_t firn_engine_keeper(struct firn_engine *en)
+{
+	pid_t keeper;
+
+	pthread_mutex_lock(&en->lock);
+	keeper = en->config.keeper;
+	pthread_mutex_unlock(&en->lock);
+	return keeper;
 }
 
 void firn_engine_set_keeper(struct firn_engine *en, pid_t keeper)

@@ -347,14 +347,13 @@ out:
 	return err;
 }
 
-/* A frozen target runs again, unless it was stopped before we came. */
-static int let_run(struct firn_target *t, struct firn_err *e)
+int firn_target_let_run(struct firn_target *t, struct firn_err *e)
 {
 	struct firn_proc proc;
 	struct firn_stop stop;
 	int err;
 
-	if (t->image->state != FIRN_TARGET_FROZEN || t->image->was_stopped)
+	if ((t->image->state != FIRN_TARGET_FROZEN && t->image->state != FIRN_TARGET_HELD) || t->image->was_stopped)
 		return 0;
 	err = firn_proc_read(t->pid, &proc);
 	if (err || proc.start_time != t->image->start_time)
@@ -378,17 +377,22 @@ int firn_thaw_target(struct firn_engine *en, struct firn_target *t, const struct
 {
 	struct stream s = { .en = en, .t = t, .o = o, .e = &ret->err };
 	struct firn_image *image = t->image;
-	uint64_t start = firn_sys.clock_ns();
+	uint64_t start = o->began_ns ? o->began_ns : firn_sys.clock_ns();
 	struct firn_proc proc;
 	int err = 0;
 
-	image->ns[FIRN_PHASE_RUN] = image->ns[FIRN_PHASE_WHOLE] = 0;
+	if (image->state == FIRN_TARGET_HELD)
+		return firn_hold_end(en, t, ret);
+	if (!o->began_ns)
+		image->ns[FIRN_PHASE_RUN] = 0;
+	image->ns[FIRN_PHASE_WHOLE] = 0;
 	firn_engine_workset_bring(en, t);
 	if (t->pid)
-		err = let_run(t, &ret->err);
+		err = firn_target_let_run(t, &ret->err);
 	if (!err) {
 		firn_target_set_state(t, FIRN_TARGET_THAWING);
-		image->ns[FIRN_PHASE_RUN] = firn_sys.clock_ns() - start;
+		if (!o->began_ns)
+			image->ns[FIRN_PHASE_RUN] = firn_sys.clock_ns() - start;
 		firn_pace_begin(&s.pace, &t->armed);
 		firn_point(FIRN_POINT_THAW_RUNNING);
 		err = bring_back(&s);

@@ -219,7 +219,7 @@ static int find_in(struct hierarchies *h, const char *path, struct firn_cgroup *
 
 		if (snprintf(c.path, sizeof(c.path), "%s%s", root, *root || *rest ? rest : "/") >= (int)sizeof(c.path))
 			return -ENOENT;
-		return place(mount, c.path, ret) ? 0 : -ENOENT;
+		return place(mount, c.path, ret) ? 0 : -ENOENT;        /* the path is told in any case */
 	}
 	for (unsigned int i = 0; i < h->n; i++) {
 		if (!place(h->order[i], path, &c))
@@ -247,6 +247,7 @@ int firn_cgroup_find(const char *name, struct firn_cgroup *ret, struct firn_err 
 	h = read_mounts();
 	if (!h)
 		return firn_err_set(e, FIRN_EXIT_FAILED, ENOMEM, "no-memory", "no memory to look for cgroups");
+	snprintf(ret->path, sizeof(ret->path), "%s", path);
 	err = h->n ? find_in(h, path, ret) : -ENXIO;
 	free(h);
 	if (err == -ENXIO)

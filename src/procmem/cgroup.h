@@ -24,6 +24,7 @@ struct firn_cgroup {
  * Find the group @name: a path below a hierarchy's root ("/a/b" or "a/b"), or that of its directory
  * ("/sys/fs/cgroup/memory/a/b").  Where several hierarchies have the path, the first one in which it holds a process
  * counts: version 2, then systemd's, then the others in the order of their mounts.
+ * Where there is none, ret->path is what it would be.
  * Returns 0; -EINVAL not a path (FIRN_EXIT_USAGE); -ENOENT there is no such group, or no hierarchy is mounted
  * (FIRN_EXIT_NOT_FOUND); each with *@e.  Any thread.
  */

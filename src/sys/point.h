@@ -46,6 +46,12 @@
 	X(DROPPED, "freeze.dropped")                            \
 	X(LEAVING, "freeze.leaving")                            \
 	X(LEFT, "freeze.left")                                  \
+	X(HOLD_SAID, "hold.said")                               \
+	X(HOLD_LEFT, "hold.left")                               \
+	X(GROUP_HELD, "group.held")                             \
+	X(GROUP_EVICTED, "group.evicted")                       \
+	X(GROUP_KEPT, "group.kept")                             \
+	X(GROUP_RUN, "group.run")                               \
 	X(EV_FAULT, "pager.read.fault")                         \
 	X(EV_REMOVE, "pager.read.remove")                       \
 	X(EV_REMAP, "pager.read.remap")                         \

@@ -103,8 +103,7 @@ static void test_refused(void **state)
 		{ { "stats", "--format=xml" }, "unknown format 'xml': text, json or openmetrics" },
 		{ { "stats", "--format=text", "--json" },
 		  "--json and --format exclude each other: give one of them" },
-		{ { "freeze", "--cgroup", "/a" },
-		  "--cgroup comes with a later version: see firn freeze --help" },
+		{ { "freeze", "--wake", "5" }, "--wake comes with a later version: see firn freeze --help" },
 		{ { "freeze" }, "freeze lacks its target: give a PID, as in firn freeze 1234" },
 		{ { "freeze", "--" },
 		  "freeze lacks its target: give a PID, as in firn freeze 1234" },
@@ -130,6 +129,14 @@ static void test_refused(void **state)
 		{ { "freeze", "--tree=" }, "'' is not a PID: give a decimal number, as in 1234" },
 		{ { "freeze", "--tree", "--json" },
 		  "'--json' is not a PID: give a decimal number, as in 1234" },
+		{ { "freeze", "--cgroup" }, "--cgroup lacks its path: give it, as in --cgroup /user.slice" },
+		{ { "freeze", "--unit" }, "--unit lacks its unit: give it, as in --unit redis.service" },
+		{ { "freeze", "--name" }, "--name lacks its pattern: give it, as in --name 'redis*'" },
+		{ { "freeze", "--container" }, "--container lacks its id: give it, as in --container 4f3c2a" },
+		{ { "freeze", "--name=" }, "--name has an empty value: give it, as in --name 'redis*'" },
+		{ { "thaw", "--cgroup", "" }, "--cgroup has an empty value: give it, as in --cgroup /user.slice" },
+		{ { "freeze", "--name", "a", "--name=a" }, "--name a is named twice: name each target once" },
+		{ { "show", "--cgroup", "/a" }, "show has no option --cgroup: see firn show --help" },
 		{ { "freeze", "--json", "5", "--json" }, "--json is given twice: give it once" },
 		{ { "freeze", "--kind" }, "--kind lacks its value: copied or direct" },
 		{ { "freeze", "--kind", "mixed", "5" }, "unknown kind 'mixed': copied or direct" },
@@ -188,6 +195,20 @@ static void test_taken(void **state)
 	assert_true(a.targets[0].what == FIRN_SELECT_PID && a.targets[0].pid == 5);
 	assert_true(a.targets[1].what == FIRN_SELECT_TREE && a.targets[1].pid == 6);
 	assert_true(a.targets[2].what == FIRN_SELECT_TREE && a.targets[2].pid == 7);
+	firn_args_done(&a);
+
+	assert_int_equal(parse(&a, (const char *const[]){ "thaw", "5", "--cgroup", "/a", "--unit=b.service", "--name", "5",
+							  "--container=abcd", "--name=--x", "6", NULL }),
+			 FIRN_OK);
+	assert_int_equal(a.count, 7);
+	assert_true(a.targets[1].what == FIRN_SELECT_CGROUP && a.targets[2].what == FIRN_SELECT_UNIT);
+	assert_true(a.targets[3].what == FIRN_SELECT_NAME && a.targets[4].what == FIRN_SELECT_CONTAINER);
+	assert_string_equal(a.targets[1].name, "/a");
+	assert_string_equal(a.targets[2].name, "b.service");
+	assert_string_equal(a.targets[3].name, "5");
+	assert_string_equal(a.targets[4].name, "abcd");
+	assert_string_equal(a.targets[5].name, "--x");
+	assert_true(a.targets[6].what == FIRN_SELECT_PID && a.targets[6].pid == 6);
 	firn_args_done(&a);
 
 	assert_int_equal(parse(&a, (const char *const[]){ "evict", "--place=ram", "5", NULL }), FIRN_OK);

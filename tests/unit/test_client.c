@@ -271,7 +271,7 @@ static void test_agent_dies(void **state)
 
 	(void)state;
 	for (size_t i = 0; i < ARRAY_SIZE(cases); i++) {
-		struct firn_selector target = { FIRN_SELECT_PID, 5 };
+		struct firn_selector target = { .what = FIRN_SELECT_PID, .pid = 5 };
 		struct agent agent =
 			start(targets, cases[i].mode == DIE ? 20 : sizeof(targets), cases[i].mode);
 		struct firn_client *client;
@@ -322,7 +322,7 @@ static void test_recycled_pid(void **state)
 static void test_usage(void **state)
 {
 	struct agent agent = start(targets, sizeof(targets), ANSWER);
-	struct firn_selector bad = { FIRN_SELECT_PID, 0 }, good = { FIRN_SELECT_TREE, 5 };
+	struct firn_selector bad = { .what = FIRN_SELECT_PID }, good = { .what = FIRN_SELECT_TREE, .pid = 5 };
 	struct firn_client *client;
 	struct firn_result *result;
 	struct firn_error error;
