@@ -6,18 +6,30 @@
  */
 #include "policy/internal.h"
 
+enum firn_reason firn_back_soon(const struct firn_policy_config *c, const struct firn_unit *u)
+{
+	uint64_t all = firn_add_u64(u->out_bytes, u->private_bytes);
+
+	if (u->state != FIRN_UNIT_EVICTED)
+		return FIRN_REASON_NONE;
+	if (c->storm_refaults_per_s && u->refaults_per_s >= c->storm_refaults_per_s)
+		return FIRN_REASON_STORM;
+	if (!u->by_user && u->out_bytes <= firn_share(all, c->mostly_back_hundredths))
+		return FIRN_REASON_MOSTLY_BACK;
+	return FIRN_REASON_NONE;
+}
+
 static enum firn_reason judge_evicted(const struct firn_deciding *x, const struct firn_unit *u, uint64_t room)
 {
 	const struct firn_policy_config *c = x->c;
+	enum firn_reason soon = firn_back_soon(c, u);
 	bool low = room >= firn_add_u64(x->sum->low_bytes, u->out_bytes);
 	bool high = !x->sum->reclaiming && room >= firn_add_u64(x->sum->high_bytes, u->out_bytes);
 
-	if (c->storm_refaults_per_s && u->refaults_per_s >= c->storm_refaults_per_s)
-		return low ? FIRN_REASON_STORM : FIRN_REASON_NO_ROOM;
+	if (soon != FIRN_REASON_NONE)
+		return low ? soon : FIRN_REASON_NO_ROOM;
 	if (u->by_user)
 		return FIRN_REASON_BY_USER;
-	if (u->out_bytes <= firn_share(firn_add_u64(u->out_bytes, u->private_bytes), c->mostly_back_hundredths))
-		return low ? FIRN_REASON_MOSTLY_BACK : FIRN_REASON_NO_ROOM;
 	if (u->idle_ns < c->active_ns && u->refaults_per_s)
 		return high ? FIRN_REASON_IN_USE : FIRN_REASON_NO_ROOM;
 	return FIRN_REASON_OUT;

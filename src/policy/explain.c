@@ -302,8 +302,7 @@ static void say_out(struct text *t, const struct firn_policy_config *c, const st
 		say(t, "%s; would come back if there were memory: ", state);
 		say_room(t, u, s);
 		say(t, ", ");
-		say_size(t, u->state == FIRN_UNIT_EVICTED && u->refaults_per_s >= c->storm_refaults_per_s ?
-			 sum->low_bytes : sum->high_bytes);
+		say_size(t, firn_back_soon(c, u) != FIRN_REASON_NONE ? sum->low_bytes : sum->high_bytes);
 		say(t, " are to stay free");
 		break;
 	case FIRN_REASON_WAITS:

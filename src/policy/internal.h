@@ -59,7 +59,10 @@ unsigned int firn_rank_idle_step(const struct firn_policy_config *c, const struc
 /* take.c: of the candidates, which are taken? */
 void firn_policy_take(struct firn_deciding *x);
 
-/* back.c: of those that are out, which come back? */
+/* back.c: an evicted unit asks for so many pages, or so little of it is out, that the low watermark is all that must stay
+ * free when it comes back; the reason, or FIRN_REASON_NONE. */
+enum firn_reason firn_back_soon(const struct firn_policy_config *c, const struct firn_unit *u);
+/* Of those that are out, which come back? */
 void firn_policy_bring_back(struct firn_deciding *x);
 
 #endif

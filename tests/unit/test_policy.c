@@ -808,6 +808,7 @@ static void test_mostly_back(void **state)
 	x.s.available_bytes--;
 	decide(&x);
 	expect(&x, 0, NONE, NO_ROOM);
+	assert_true(says(&x, 0, "819 MiB are to stay free"));
 }
 
 static void test_in_use(void **state)
@@ -828,6 +829,10 @@ static void test_in_use(void **state)
 	x.s.available_bytes = x.sum.high_bytes + u->out_bytes - 1;
 	decide(&x);
 	expect(&x, 0, NONE, NO_ROOM);
+	assert_true(says(&x, 0, "1.5 GiB are to stay free"));
+	x.c.storm_refaults_per_s = 0;
+	decide(&x);
+	assert_true(says(&x, 0, "1.5 GiB are to stay free"));
 	x.s.available_bytes++;
 	decide(&x);
 	expect(&x, 0, THAW, IN_USE);
