@@ -473,6 +473,19 @@ def test_accounts_add_up(firn, victims):
     assert [t["pid"] for t in firn.list()] == [v.pid]
     target = firn.thaw(v.pid)
     assert target["pages"].get("evicted", 0) == 0
+    assert target["io"]["readCalls"] <= 8 + target["io"]["faults"], "a small pack by eighths, a fault by one call"
+    v.cmd("verify")
+
+
+def test_few_reads_back(firn, victims):
+    """One read for 8 MiB stored, and not a byte twice but for faults; with a working set, two more."""
+    v = victims("heap", "--mib", 160)
+    for known in (False, True):
+        size = firn.freeze(v.pid)["pack"]["bytes"]
+        assert size > 64 << 20
+        io = firn.thaw(v.pid)["io"]
+        assert io["readCalls"] <= -(-size // (8 << 20)) + io["faults"] + 2 * known
+        assert io["readBytes"] <= size + (io["faults"] + 1) * (72 << 10) + known * (16 << 20)
     v.cmd("verify")
 
 

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: MIT
 """The working set: recorded, kept, laid out first, in memory before the target runs."""
 import ctypes
+import json
 import os
 
 import pytest
@@ -126,6 +127,27 @@ def test_it_follows_the_target(firn, victims):
     firn.start()
     firn.thaw(v.pid)
     v.cmd("verify")
+
+
+def test_faults_use_what_the_stream_has(firn, victims):
+    """Who touches everything in order while it comes back waits for the stream's reads: there are hardly any others."""
+    v = victims("heap", "--mib", 64)
+    pages = pages_of(v, 1500)
+    firn.start(FIRN_SLEEP_AT="thaw.block:2")
+    firn.evict(v.pid)
+    thaw = firn.background("thaw", v.pid, "--json")
+    try:
+        for a in pages:
+            ask_for(v.pid, a)
+        out, _ = thaw.communicate(timeout=60)
+        assert thaw.returncode == 0
+    finally:
+        thaw.kill()
+    io = json.loads(out)["targets"][0]["io"]
+    assert io["faults"] > 100
+    assert io["readCalls"] < io["blocksRead"] / 4
+    v.cmd("verify")
+    assert_no_trace(firn, v.pid)
 
 
 def test_order_does_not_matter(firn, victims):

@@ -20,6 +20,8 @@
 #define WORKERS_MAX 16u
 #define PAUSE_NS 50000u
 #define TRIES 100u                   /* at a block, while the layout changes */
+#define PULLS 64u                    /* places that faults in order may call it to, in a thaw */
+#define SOON 512u                    /* blocks: it is there soon anyway */
 
 struct worker {
 	struct firn_codec codec;
@@ -40,6 +42,8 @@ struct stream {
 	/* The index: first[b] is one more than the first link of block b, next[i] than the one after link i. */
 	uint32_t *first, *next;
 	uint32_t nblocks, nlinks;
+	bool again;                  /* it left out blocks for others that were asked for */
+	uint32_t pulls;              /* how often */
 	size_t index_bytes;
 	atomic_ullong pages;         /* that are back */
 	atomic_uint blocks;          /* decoded */
@@ -155,7 +159,7 @@ static void bring_block(void *arg, uint32_t i, uint32_t worker)
 		return;
 	firn_pace_give_way(&w->pace, s->a);
 	piece = firn_piece_of_block(p->m->generation, number, p->m->page_size, &p->blocks[number]);
-	raw = firn_chunk_stored(s->reader, p, &s->chunk, number);
+	raw = firn_chunk_stored(s->reader, p, number);
 	if (p->m->kind != FIRN_PACK_DIRECT) {
 		if (firn_codec_decode(&w->codec, &piece, raw, w->raw))
 			return;
@@ -199,7 +203,7 @@ static int open_workers(struct stream *s, struct firn_engine *en)
 		return -ENOMEM;
 	for (unsigned int n = 0; n < s->nworkers; n++) {
 		s->workers[n].raw = s->raws + (size_t)n * block;
-		firn_pace_begin(&s->workers[n].pace, s->a);
+		firn_pace_begin(&s->workers[n].pace);
 		err = firn_codec_open(&s->workers[n].codec, cipher, key, block);
 		if (err)
 			return err;
@@ -219,6 +223,56 @@ static void close_workers(struct stream *s)
 		munmap(s->first, s->index_bytes + 1);
 }
 
+/* The block to go on with, at or after @from; or where faults in order would meet the stream, and what it left out for
+ * that in the end.  s->nblocks: there is none. */
+static uint32_t next_block(struct stream *s, uint32_t from)
+{
+	uint32_t pull = atomic_exchange(&s->a->pull, 0);
+
+	if (pull && pull - 1 < s->nblocks && pull - 1 - from >= SOON && s->pulls < PULLS) {
+		s->pulls++;
+		s->again = true;
+		from = pull - 1;
+	}
+	for (;;) {
+		while (from < s->nblocks && !(s->first[from] && is_wanted(s, from)))
+			from++;
+		if (from < s->nblocks || !s->again)
+			return from;
+		s->again = false;
+		from = 0;
+	}
+}
+
+/* Chunk after chunk: one is worked on while the next is read. */
+static int stream(struct stream *s, void (*progress)(void *arg, uint64_t pages), void *arg)
+{
+	struct firn_packfile *p = s->a->pack;
+	struct firn_pace *pace = &s->workers[0].pace;
+	uint32_t next, after;
+	int err = 0;
+
+	firn_pace_give_way(pace, s->a);
+	next = next_block(s, 0);
+	firn_window_announce(&s->a->window, next, firn_chunk_ahead(s->reader, p, next, s->nblocks));
+	for (; next < s->nblocks && !err; next = after) {
+		/* What cannot be read is found again by the caller, who knows what to say of it. */
+		if (firn_chunk_read(s->reader, p, next, s->nblocks, &s->chunk))
+			break;
+		firn_window_show(&s->a->window, p, &s->chunk,
+				 firn_chunk_stored(s->reader, p, s->chunk.first));
+		firn_pace_give_way(pace, s->a);
+		after = next_block(s, s->chunk.first + s->chunk.count);
+		firn_window_announce(&s->a->window, after, firn_chunk_ahead(s->reader, p, after, s->nblocks));
+		firn_workers_run(s->pool, s->chunk.count, bring_block, s);
+		err = atomic_load(&s->err);
+		if (progress)
+			progress(arg, atomic_load(&s->pages));
+	}
+	firn_window_shut(&s->a->window);
+	return err;
+}
+
 int firn_stream_back(struct firn_engine *en, struct firn_target *t, struct firn_block_reader *reader,
 		     void (*progress)(void *arg, uint64_t pages), void *arg)
 {
@@ -233,20 +287,8 @@ int firn_stream_back(struct firn_engine *en, struct firn_target *t, struct firn_
 	err = make_index(s);
 	if (!err)
 		err = open_workers(s, en);
-	for (uint32_t next = 0; !err; next = s->chunk.first + s->chunk.count) {
-		while (next < s->nblocks && !s->first[next])
-			next++;
-		if (next == s->nblocks)
-			break;
-		reader->piece_bytes = firn_pace_read_bytes(s->a, reader->stored_bytes);
-		/* What cannot be read is found again by the caller, who knows what to say of it. */
-		if (firn_chunk_read(reader, s->a->pack, next, &s->chunk))
-			break;
-		firn_workers_run(s->pool, s->chunk.count, bring_block, s);
-		err = atomic_load(&s->err);
-		if (progress)
-			progress(arg, atomic_load(&s->pages));
-	}
+	if (!err)
+		err = stream(s, progress, arg);
 	reader->blocks_read += atomic_load(&s->blocks);
 	if (err == -ENOMEM && s->pool)
 		err = 0;

@@ -54,14 +54,16 @@ static int fetch(struct stream *s, uint32_t block, uint32_t highest, const void 
 	if (!at_hand && block < highest)
 		return firn_block_read(&s->reader, s->t->armed.pack, block, ret);
 	if (!at_hand) {
+		uint32_t set = s->t->image->set_blocks;
+
 		s->chunk.count = 0;
-		s->reader.piece_bytes = firn_pace_read_bytes(&s->t->armed, s->reader.stored_bytes);
-		err = firn_chunk_read(&s->reader, s->t->armed.pack, block, &s->chunk);
+		/* What was held back of the set lies together, apart from the rest. */
+		err = firn_chunk_read(&s->reader, s->t->armed.pack, block, block < set ? set : UINT32_MAX, &s->chunk);
 		/* One bad place spoils the stretch, not every block in it. */
 		if (err)
 			return firn_block_read(&s->reader, s->t->armed.pack, block, ret);
 	}
-	return firn_chunk_decode(&s->reader, s->t->armed.pack, &s->chunk, block, ret);
+	return firn_chunk_decode(&s->reader, s->t->armed.pack, block, ret);
 }
 
 /* Deal with link @index of the @n-th run.  *@ret_step: how many links that was. */
@@ -393,7 +395,8 @@ int firn_thaw_target(struct firn_engine *en, struct firn_target *t, const struct
 		firn_target_set_state(t, FIRN_TARGET_THAWING);
 		if (!o->began_ns)
 			image->ns[FIRN_PHASE_RUN] = firn_sys.clock_ns() - start;
-		firn_pace_begin(&s.pace, &t->armed);
+		firn_pace_open(&t->armed);
+		firn_pace_begin(&s.pace);
 		firn_point(FIRN_POINT_THAW_RUNNING);
 		err = bring_back(&s);
 	}

@@ -13,6 +13,7 @@
 #include "base/log.h"
 #include "pager/blocks.h"
 #include "sys/sys.h"
+#include "transfer/pace.h"
 
 #define MAX_TARGETS 4096u
 #define FAULT_SLOTS 1u                  /* decoded blocks a thread remembers */
@@ -187,6 +188,23 @@ static void wake_page(struct firn_armed *a, uint64_t address)
 	firn_sys.ioctl(a->uffd, UFFDIO_WAKE, &range);
 }
 
+/* Block @block for a fault, decoded: from what a stream has at hand, else from the store.  Faults in the order of the pack
+ * wait for what the stream reads now: it brings more than they ask for.  No lock held. */
+static int read_block(struct worker *w, struct firn_armed *a, uint32_t block, const void **ret)
+{
+	bool in_order = firn_pace_in_order(a, block);
+	const void *stored = firn_window_enter(&a->window, a->pack, block, in_order);
+	int err = -ENOENT;
+
+	if (stored) {
+		err = firn_block_decode(&w->reader, a->pack, block, stored, ret);
+		firn_window_leave(&a->window);
+	} else if (in_order) {
+		atomic_store(&a->pull, block + 2);
+	}
+	return err ? firn_block_read(&w->reader, a->pack, block, ret) : 0;
+}
+
 /* One attempt at one fault. */
 static enum firn_installed serve_once(struct worker *w, struct slot *s, struct firn_armed *a, uint64_t address)
 {
@@ -267,7 +285,7 @@ static enum firn_installed serve_once(struct worker *w, struct slot *s, struct f
 	recording = firn_recording_open(&a->m->recording);
 	kept = firn_pager_blocks_page(blocks, generation, block, firn_link_place(link) % FIRN_BLOCK_PAGES, w->page);
 	if (!kept)
-		err = firn_block_read(&w->reader, a->pack, block, &raw);
+		err = read_block(w, a, block, &raw);
 	firn_point(FIRN_POINT_FAULT_READ);
 	pthread_rwlock_rdlock(&a->layout);
 	if (firn_link_find(&a->link, address, &run, &index) != FIRN_FOUND_LINK ||

@@ -31,11 +31,17 @@ int firn_armed_init(struct firn_armed *a, pid_t pid, struct firn_armed_memory *m
 	pthread_rwlockattr_setkind_np(&attr, PTHREAD_RWLOCK_PREFER_WRITER_NONRECURSIVE_NP);
 	err = pthread_rwlock_init(&a->layout, &attr);
 	pthread_rwlockattr_destroy(&attr);
-	return -err;
+	if (err)
+		return -err;
+	err = firn_window_init(&a->window);
+	if (err)
+		pthread_rwlock_destroy(&a->layout);
+	return err;
 }
 
 void firn_armed_done(struct firn_armed *a)
 {
+	firn_window_done(&a->window);
 	pthread_rwlock_destroy(&a->layout);
 }
 

@@ -22,6 +22,7 @@
 #include "transfer/latency.h"
 #include "transfer/packfile.h"
 #include "transfer/uffd.h"
+#include "transfer/window.h"
 
 #define FIRN_DROP_SPANS 1024u        /* of one process_madvise: UIO_MAXIOV */
 
@@ -48,6 +49,9 @@ struct firn_armed {
 	pthread_rwlock_t layout;
 	atomic_uint faults_waiting;  /* streams give way while it is not zero (pace.h) */
 	_Atomic uint64_t fault_ns;   /* when the last was served */
+	_Atomic uint32_t fault_block, fault_steps;   /* of the last, and how many before it came in the pack's order */
+	_Atomic uint32_t pull;       /* one more than the block where faults in order would meet a stream; 0: none */
+	struct firn_window window;   /* what a stream has at hand */
 	atomic_bool gone;            /* the address space has ended */
 	void *owner;                 /* the engine's target; not looked at here */
 };

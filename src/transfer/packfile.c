@@ -44,7 +44,7 @@ int firn_packfile_attach(struct firn_packfile *p, void *mem, size_t size)
 }
 
 int firn_block_reader_open(struct firn_block_reader *r, const uint8_t *key, uint32_t page_size,
-			   size_t stored_bytes, uint32_t nslots)
+			   size_t staging_bytes, uint32_t nslots)
 {
 	size_t block = FIRN_BLOCK_PAGES * page_size;
 
@@ -64,19 +64,16 @@ int firn_block_reader_open(struct firn_block_reader *r, const uint8_t *key, uint
 	}
 	r->nslots = nslots;
 	r->single_bytes = firn_align_up(block + FIRN_TAG_BYTES, DIRECT_ALIGN) + DIRECT_ALIGN;
-	/* Whole blocks are read: one more than fits, or there would be more reads than it takes. */
-	r->stored_bytes = r->piece_bytes = stored_bytes ? stored_bytes + r->single_bytes : 0;
-	if (stored_bytes) {
-		r->stored[0] = firn_memory_reserve(r->stored_bytes);
-		r->stored[1] = firn_memory_reserve(r->stored_bytes);
-		if (firn_lane_open(&r->lane)) {
-			firn_block_reader_close(r);
-			return -ENOMEM;
-		}
+	r->staging_bytes = staging_bytes;
+	for (int i = 0; staging_bytes && i < 2; i++)
+		r->staging[i].mem = firn_memory_reserve(r->single_bytes + staging_bytes);
+	if (staging_bytes && firn_lane_open(&r->lane)) {
+		firn_block_reader_close(r);
+		return -ENOMEM;
 	}
 	r->single = firn_memory_reserve(r->single_bytes);
 	r->raw = firn_memory_reserve(block * nslots);
-	if ((stored_bytes && (!r->stored[0] || !r->stored[1])) || !r->single || !r->raw) {
+	if ((staging_bytes && (!r->staging[0].mem || !r->staging[1].mem)) || !r->single || !r->raw) {
 		firn_block_reader_close(r);
 		return -ENOMEM;
 	}
@@ -98,8 +95,8 @@ void firn_block_reader_close(struct firn_block_reader *r)
 	for (size_t c = 0; c < ARRAY_SIZE(r->codecs); c++)
 		firn_codec_close(&r->codecs[c]);
 	release(r->scratch, firn_codec_scratch_bytes(FIRN_BLOCK_PAGES * r->page_size));
-	release(r->stored[0], r->stored_bytes);
-	release(r->stored[1], r->stored_bytes);
+	for (int i = 0; i < 2; i++)
+		release(r->staging[i].mem, r->single_bytes + r->staging_bytes);
 	release(r->single, r->single_bytes);
 	release(r->raw, (size_t)FIRN_BLOCK_PAGES * r->page_size * r->nslots);
 	memset(r, 0, sizeof(*r));
@@ -213,81 +210,105 @@ int firn_block_decode(struct firn_block_reader *r, const struct firn_packfile *p
 	return remembered(r, p, number) ? 0 : decode(r, p, number, stored);
 }
 
-/* The chunk that begins with block @first, as long as the staging.  Returns its bytes; 0: there is none. */
-static size_t plan_chunk(const struct firn_block_reader *r, const struct firn_packfile *p, uint32_t first,
-			 struct firn_chunk *ret)
+/* Where in the staging the byte at @offset of the file is. */
+static char *staged(const struct firn_block_reader *r, const struct firn_staging *s, uint64_t offset)
 {
-	uint64_t start, end = 0;
-	uint32_t n = first;
+	return s->mem + r->single_bytes + (offset - s->read);
+}
 
-	if (first >= p->m->blocks || !p->blocks[first].offset.v)
-		return 0;
-	start = firn_align_down(p->blocks[first].offset.v, DIRECT_ALIGN);
-	for (; n < p->m->blocks; n++) {
-		uint64_t e = end_of(p, n);
+/* Plan the read that brings block @first into @s, after what is at hand.  False: there is none. */
+static bool plan_chunk(const struct firn_block_reader *r, const struct firn_packfile *p, uint32_t first, uint32_t end,
+		       struct firn_staging *s)
+{
+	const struct firn_staging *before = &r->staging[r->at_hand];
+	uint32_t n, last = (uint32_t)firn_min_u64(end, p->m->blocks);
+	uint64_t start, stop, limit;
 
-		if (!p->blocks[n].offset.v || e < start || firn_align_up(e - start, DIRECT_ALIGN) > r->piece_bytes)
+	s->p = NULL;
+	if (first >= last || !p->blocks[first].offset.v)
+		return false;
+	start = stop = p->blocks[first].offset.v;
+	s->read = firn_align_down(start, DIRECT_ALIGN);
+	/* Its begin came with the chunk at hand. */
+	if (before->p == p && before->read + before->needed == before->end && start >= before->chunk.offset &&
+	    start <= before->end && before->end - start <= r->single_bytes && end_of(p, first) > before->end)
+		s->read = before->end;
+	limit = s->read + r->staging_bytes;
+	for (n = first; n < last; n++) {
+		uint64_t from = p->blocks[n].offset.v, to = end_of(p, n);
+
+		if (from < start || to < from || from >= limit)
 			break;
-		end = e;
+		stop = firn_min_u64(to, limit);
+		if (to > limit)
+			break;
 	}
-	ret->first = first;
-	ret->count = n - first;
-	ret->offset = start;
-	return n > first ? (size_t)(end - start) : 0;
+	s->end = firn_min_u64(limit, firn_align_up(stop, DIRECT_ALIGN));
+	if (n == first || s->end <= s->read)
+		return false;
+	s->p = p;
+	s->needed = (size_t)(stop - s->read);
+	s->chunk = (struct firn_chunk){ first, n - first, firn_min_u64(start, s->read) };
+	return true;
 }
 
-/* On the lane. */
-static int read_ahead(void *arg)
+/* On the lane, or by the caller. */
+static int read_staging(void *arg)
 {
-	struct firn_ahead *a = arg;
+	struct firn_block_reader *r = arg;
+	struct firn_staging *s = &r->staging[!r->at_hand];
 
-	return read_whole(a->r, a->p, a->r->stored[!a->r->at_hand], a->chunk.offset,
-			  (size_t)firn_align_up(a->needed, DIRECT_ALIGN), a->needed);
+	return read_whole(r, s->p, s->mem + r->single_bytes, s->read, (size_t)(s->end - s->read), s->needed);
 }
 
-int firn_chunk_read(struct firn_block_reader *r, const struct firn_packfile *p, uint32_t first,
+int firn_chunk_read(struct firn_block_reader *r, const struct firn_packfile *p, uint32_t first, uint32_t end,
 		    struct firn_chunk *ret)
 {
-	struct firn_ahead *a = &r->ahead;
+	struct firn_staging *before = &r->staging[r->at_hand], *s = &r->staging[!r->at_hand];
+	bool come = r->under_way;
 	int err = 0;
 
-	if (a->under_way) {
+	if (r->under_way) {
 		err = firn_lane_wait(r->lane);
-		a->under_way = false;
+		r->under_way = false;
 	}
-	if (err || a->p != p || !a->needed || a->chunk.first != first) {
-		a->r = r;
-		a->p = p;
-		a->needed = plan_chunk(r, p, first, &a->chunk);
-		if (!a->needed)
+	if (err || !come || s->p != p || s->chunk.first != first) {
+		if (!plan_chunk(r, p, first, end, s))
 			return -EBADMSG;
-		err = read_ahead(a);
+		err = read_staging(r);
 		if (err) {
-			a->needed = 0;
+			s->p = NULL;
 			return err;
 		}
 	}
+	if (s->chunk.offset < s->read)
+		memcpy(staged(r, s, s->chunk.offset), staged(r, before, s->chunk.offset),
+		       (size_t)(s->read - s->chunk.offset));
 	r->at_hand = !r->at_hand;
-	*ret = a->chunk;
-	a->needed = plan_chunk(r, p, ret->first + ret->count, &a->chunk);
-	if (a->needed) {
-		a->under_way = true;
-		firn_lane_begin(r->lane, read_ahead, a);
-	}
+	*ret = s->chunk;
 	return 0;
 }
 
-const void *firn_chunk_stored(const struct firn_block_reader *r, const struct firn_packfile *p,
-			      const struct firn_chunk *c, uint32_t number)
+uint32_t firn_chunk_ahead(struct firn_block_reader *r, const struct firn_packfile *p, uint32_t first, uint32_t end)
 {
-	return r->stored[r->at_hand] + (p->blocks[number].offset.v - c->offset);
+	struct firn_staging *s = &r->staging[!r->at_hand];
+
+	if (r->under_way || !plan_chunk(r, p, first, end, s))
+		return 0;
+	r->under_way = true;
+	firn_lane_begin(r->lane, read_staging, r);
+	return s->chunk.count;
 }
 
-int firn_chunk_decode(struct firn_block_reader *r, const struct firn_packfile *p, const struct firn_chunk *c,
-		      uint32_t number, const void **ret)
+const void *firn_chunk_stored(const struct firn_block_reader *r, const struct firn_packfile *p, uint32_t number)
+{
+	return staged(r, &r->staging[r->at_hand], p->blocks[number].offset.v);
+}
+
+int firn_chunk_decode(struct firn_block_reader *r, const struct firn_packfile *p, uint32_t number, const void **ret)
 {
 	*ret = slot_of(r, number);
 	if (remembered(r, p, number))
 		return 0;
-	return decode(r, p, number, firn_chunk_stored(r, p, c, number));
+	return decode(r, p, number, firn_chunk_stored(r, p, number));
 }

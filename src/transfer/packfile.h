@@ -51,25 +51,27 @@ int firn_packfile_attach(struct firn_packfile *p, void *mem, size_t size);
 /* A stretch of the pack, read at once. */
 struct firn_chunk {
 	uint32_t first, count;          /* blocks in it */
-	uint64_t offset;                /* in the file, of the staging's first byte */
+	uint64_t offset;                /* in the file, of its first byte in the staging */
+};
+
+/* What one read brought, or brings, with the begin of its first block before it. */
+struct firn_staging {
+	char *mem;                      /* room for a block, then the bytes read, aligned */
+	const struct firn_packfile *p;  /* NULL: nothing */
+	struct firn_chunk chunk;
+	uint64_t read, end;             /* of the file: what is read, to be read */
+	size_t needed;                  /* of it, what the file has for certain */
 };
 
 /* A thread's means of reading blocks: buffers of fixed size, made once. */
 struct firn_block_reader {
 	struct firn_codec codecs[3];    /* by enum firn_cipher: packs of another setting stay readable */
 	void *scratch;                  /* theirs */
-	char *stored[2];                /* aligned; one is worked on while the other is read into */
-	size_t stored_bytes;            /* of each */
-	size_t piece_bytes;             /* to read at once: what the owner likes, at most stored_bytes */
+	struct firn_staging staging[2]; /* one is worked on while the other is read into */
+	size_t staging_bytes;           /* to read at once into each */
 	unsigned int at_hand;           /* which of them holds the caller's chunk */
 	struct firn_lane *lane;
-	struct firn_ahead {             /* what the lane reads, or has read */
-		struct firn_block_reader *r;
-		const struct firn_packfile *p;
-		struct firn_chunk chunk;
-		size_t needed;
-		bool under_way;
-	} ahead;
+	bool under_way;                 /* the other one is read into, or was: the lane tells */
 	void *single;                   /* aligned; one block, so that a chunk at hand stays */
 	size_t single_bytes;
 	uint32_t page_size;
@@ -82,11 +84,11 @@ struct firn_block_reader {
 	uint64_t read_calls, read_bytes, blocks_read;   /* since opened; the owner's thread only */
 };
 
-/* Make a reader.  @stored_bytes: of staging for chunks, twice,
+/* Make a reader.  @staging_bytes: to read at once for chunks, a multiple of 4096: twice that memory,
  * and a thread that reads ahead; 0 where only single blocks are read. @nslots:
  * decoded blocks to remember, at most FIRN_READER_SLOTS.  Returns 0, -ENOMEM, -EOPNOTSUPP. */
 int firn_block_reader_open(struct firn_block_reader *r, const uint8_t *key, uint32_t page_size,
-			   size_t stored_bytes, uint32_t nslots);
+			   size_t staging_bytes, uint32_t nslots);
 void firn_block_reader_close(struct firn_block_reader *r);
 
 /*
@@ -105,16 +107,20 @@ int firn_block_decode(struct firn_block_reader *r, const struct firn_packfile *p
 		      const void **ret);
 
 /*
- * Read as many blocks from @first on as fit, in one call; while the caller works on them, the stretch
- * that follows is read already.  Returns as firn_block_read.
+ * Read blocks from @first on, below @end, as many as one call of the staging's size brings.  Where @first follows the
+ * chunk before, the part of it that came with that one is not read again: so a pack comes in by as many
+ * calls as its bytes take.  Returns as firn_block_read.
  */
-int firn_chunk_read(struct firn_block_reader *r, const struct firn_packfile *p, uint32_t first,
+int firn_chunk_read(struct firn_block_reader *r, const struct firn_packfile *p, uint32_t first, uint32_t end,
 		    struct firn_chunk *ret);
-/* The stored bytes of block @number of @c, until the next chunk is read.  For any thread. */
-const void *firn_chunk_stored(const struct firn_block_reader *r, const struct firn_packfile *p,
-			      const struct firn_chunk *c, uint32_t number);
-/* Block @number of @c, decoded.  As firn_block_read. */
-int firn_chunk_decode(struct firn_block_reader *r, const struct firn_packfile *p, const struct firn_chunk *c,
-		      uint32_t number, const void **ret);
+/* Begin to read what firn_chunk_read(@r, @p, @first, @end, …) will be asked for next, while the caller works on the
+ * chunk at hand.  Whoever looked at the chunk before that one has done with it.  Returns how many
+ * blocks from @first on are coming; 0 where nothing can be read ahead. */
+uint32_t firn_chunk_ahead(struct firn_block_reader *r, const struct firn_packfile *p, uint32_t first, uint32_t end);
+/* The stored bytes of block @number of the chunk at hand; there until the call of firn_chunk_ahead after the next
+ * firn_chunk_read, or the second firn_chunk_read from now.  For any thread. */
+const void *firn_chunk_stored(const struct firn_block_reader *r, const struct firn_packfile *p, uint32_t number);
+/* Block @number of the chunk at hand, decoded.  As firn_block_read. */
+int firn_chunk_decode(struct firn_block_reader *r, const struct firn_packfile *p, uint32_t number, const void **ret);
 
 #endif
