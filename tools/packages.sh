@@ -68,10 +68,10 @@ firn_packages() {
 
 # What it takes to build and to run the demo.
 FIRN_BUILD_PACKAGES="gcc libc6-dev make meson ninja-build pkg-config liblz4-dev libzstd-dev libssl-dev
-	libxxhash-dev libjson-c-dev"
+	libxxhash-dev libjson-c-dev libncurses-dev"
 FIRN_DEMO_PACKAGES="$FIRN_BUILD_PACKAGES redis-server redis-tools python3 procps util-linux"
 FIRN_CHECK_PACKAGES="$FIRN_DEMO_PACKAGES clang libcmocka-dev python3-pytest python3-cryptography python3-lz4
-	python3-xxhash python3-prometheus-client scdoc gcc-aarch64-linux-gnu libc6-dev-arm64-cross g++ gdb git systemd
+	python3-xxhash python3-prometheus-client tmux scdoc gcc-aarch64-linux-gnu libc6-dev-arm64-cross g++ gdb git systemd
 	libpython3.11-testsuite perl sqlite3 strace valgrind"
 # What the benchmarks page out, and their plots.
 FIRN_BENCH_PACKAGES="$FIRN_BUILD_PACKAGES gnuplot-nox redis-server python3 nodejs git mount util-linux"

@@ -51,6 +51,7 @@ static const struct {
 	{ FIRN_VERB_RUN, "run", PRIORITY | NEED | TIMEOUT | COMMAND },
 	{ FIRN_VERB_STATS, "stats", JSON | FORMAT },
 	{ FIRN_VERB_MONITOR, "monitor", JSON },
+	{ FIRN_VERB_TOP, "top", 0 },
 	{ FIRN_VERB_CHECK, "check", JSON },
 	{ FIRN_VERB_CONFIG, "config", JSON | CHECK_OR_SHOW },
 	{ FIRN_VERB_HELP, "help", 0 },
@@ -78,7 +79,7 @@ static const struct {
 	{ "--format", FORMAT, 0 },
 };
 
-static const char *const later_verbs[] = { "consolidate", "peek", "core", "map", "top" };
+static const char *const later_verbs[] = { "consolidate", "peek", "core", "map" };
 static const char *const later_options[] = { "--wake", "--force" };
 
 const char *firn_verb_name(enum firn_verb verb)

@@ -21,6 +21,7 @@
 #include "cli/decide.h"
 #include "cli/print.h"
 #include "cli/say.h"
+#include "cli/top.h"
 #include "firn/firn.h"
 
 static const char help_main[] =
@@ -39,6 +40,7 @@ static const char help_main[] =
 "  firn run -- COMMAND          run a command with a priority, and memory for it\n"
 "  firn stats                   what the agent did, counted\n"
 "  firn monitor                 what it does, as it does it\n"
+"  firn top                     a live table of processes, with keys to freeze and thaw\n"
 "  firn check                   does this host have what Firn needs\n"
 "  firn config check | show     is the configuration valid; what counts, and where it is set\n"
 "  firn help [VERB]             this text, or a verb's\n"
@@ -125,6 +127,12 @@ static const char help_monitor[] =
 "usage: firn monitor\n"
 "\n"
 "Each thing that the agent does or decides, as one line of JSON, until interrupted.  Needs root.\n";
+static const char help_top[] =
+"usage: firn top\n"
+"\n"
+"A live table of processes: private memory, state, priority, idle time, faults, and what evicting\n"
+"each would gain and cost. Keys: arrows choose, f freezes, e evicts, t thaws, + and - change the\n"
+"priority, o the order, q quits.\n";
 static const char help_check[] =
 "usage: firn check [--json]\n"
 "\n"
@@ -294,6 +302,17 @@ static int run_agent(const struct firn_args *a, const char *option)
 	return FIRN_NO_AGENT;
 }
 
+static int do_top(const struct firn_args *a)
+{
+#ifdef FIRN_HAVE_CURSES
+	return firn_do_top(a);
+#else
+	(void)a;
+	firn_complain("this firn was built without ncurses: use firn explain and firn list");
+	return FIRN_FAILED;
+#endif
+}
+
 static int do_help(const struct firn_args *a)
 {
 	const char *text = help_main;
@@ -331,6 +350,9 @@ static int do_help(const struct firn_args *a)
 		break;
 	case FIRN_VERB_MONITOR:
 		text = help_monitor;
+		break;
+	case FIRN_VERB_TOP:
+		text = help_top;
 		break;
 	case FIRN_VERB_CHECK:
 		text = help_check;
@@ -372,6 +394,8 @@ static int run(const struct firn_args *a)
 		return firn_do_stats(a);
 	case FIRN_VERB_MONITOR:
 		return firn_do_monitor(a);
+	case FIRN_VERB_TOP:
+		return do_top(a);
 	case FIRN_VERB_CHECK:
 		return run_agent(a, "--check");
 	case FIRN_VERB_CONFIG:

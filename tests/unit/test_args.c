@@ -78,7 +78,7 @@ static void test_refused(void **state)
 		{ { "config" }, "config lacks what to do: firn config check, or firn config show" },
 		{ { "config", "edit" }, "config takes one of check and show: see firn config --help" },
 		{ { "config", "show", "check" }, "config takes one of check and show: see firn config --help" },
-		{ { "top" }, "top comes with a later version: see firn --help" },
+		{ { "top", "5" }, "top takes no target ('5'): see firn top --help" },
 		{ { "peek", "1" }, "peek comes with a later version: see firn --help" },
 		{ { "reclaim" }, "reclaim lacks its size: give it, as in firn reclaim 2G" },
 		{ { "reclaim", "2GB" }, "'2GB' is no size: give one, as in 2G, 512M or 1.5GiB" },

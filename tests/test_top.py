@@ -1,0 +1,82 @@
+# SPDX-License-Identifier: MIT
+"""firn top on a real terminal: tmux's."""
+import os
+import subprocess
+import time
+
+import pytest
+
+from harness import FIRN, USAGE, wait_until
+
+
+class Screen:
+    def __init__(self, firn, columns, lines):
+        self.tmux = ["tmux", "-L", f"firn-test-{os.getpid()}", "-f", "/dev/null"]
+        self.env = {k: v for k, v in firn.env.items() if k != "TMUX"}
+        self.env["TERM"] = "screen-256color"
+        subprocess.run([*self.tmux, "new-session", "-d", "-x", str(columns), "-y", str(lines), f"{FIRN} top; echo ended $?; cat"],
+                       env=self.env, check=True)
+
+    def run(self, *args):
+        return subprocess.run([*self.tmux, *args], env=self.env, check=True, capture_output=True, text=True).stdout
+
+    def text(self):
+        return self.run("capture-pane", "-p")
+
+    def keys(self, *keys):
+        self.run("send-keys", *keys)
+
+    def shows(self, what, seconds=20):
+        wait_until(lambda: what in self.text(), seconds, f"{what!r} on the screen:\n{self.text()}")
+
+    def close(self):
+        subprocess.run([*self.tmux, "kill-server"], env=self.env, capture_output=True)
+
+
+@pytest.fixture
+def screen(firn_only, victims):
+    made = []
+
+    def make(columns, lines):
+        made.append(Screen(firn_only, columns, lines))
+        return made[-1]
+    yield make
+    for s in made:
+        s.close()
+
+
+def row(screen, pid):
+    return next((line for line in screen.text().splitlines() if line.split()[:1] == [str(pid)]), "")
+
+
+def test_top(firn, screen, victims):
+    """80 columns: what is chosen is frozen and thawed by a key, its priority changed; a resize; the end."""
+    victim = victims("heap")
+    firn.env["FIRN_SCOPE"] = f"tree:{victim.pid}"
+    s = screen(80, 16)
+    s.shows(f"{victim.pid} ")
+    assert all(len(line) <= 80 for line in s.text().splitlines())
+    assert "PRIVATE" in s.text() and "running" in row(s, victim.pid)
+    s.keys("f")
+    s.shows("frozen:")
+    wait_until(lambda: "frozen" in row(s, victim.pid).split(), 20, "it is shown as frozen")
+    assert [t["state"] for t in firn.list()] == ["frozen"]
+    s.keys("-")
+    s.shows("has priority 45")
+    s.run("resize-window", "-x", "120", "-y", "20")
+    wait_until(lambda: "NOW" in s.text(), 10, "the wide table")
+    s.keys("t")
+    wait_until(lambda: "running" in row(s, victim.pid), 20, "it is shown as running")
+    assert not firn.list()
+    victim.cmd("check")
+    s.run("resize-window", "-x", "20", "-y", "4")
+    time.sleep(0.5)
+    s.keys("o")
+    s.keys("q")
+    s.shows("ended 0")
+
+
+def test_top_without_a_terminal(firn):
+    result = firn.run("top")
+    assert result.code == USAGE
+    result.one_line_error()
