@@ -68,7 +68,7 @@ def test_top(firn, screen, victims):
     s.keys("t")
     wait_until(lambda: "running" in row(s, victim.pid), 20, "it is shown as running")
     assert not firn.list()
-    victim.cmd("check")
+    victim.cmd("verify")
     s.run("resize-window", "-x", "20", "-y", "4")
     time.sleep(0.5)
     s.keys("o")

@@ -19,8 +19,11 @@ enum {
 
 static int parse(struct firn_args *a, const char *const *words)
 {
-	char *argv[WORDS + 2] = { (char *)"firn" };
+	static char *argv[WORDS + 2];   /* a command points into it */
 	int argc = 1;
+
+	memset(argv, 0, sizeof(argv));
+	argv[0] = (char *)"firn";
 
 	for (; words[argc - 1]; argc++)
 		argv[argc] = (char *)words[argc - 1];
