@@ -176,6 +176,7 @@ FIRN_API void firn_on_progress(struct firn_client *client,
 #define FIRN_MOVE 8u    /* with FIRN_IN_RAM: until they are moved there, see firn_move_after() */
 #define FIRN_COPIED 16u /* freeze, evict: the kind of pack; without, the agent's choice */
 #define FIRN_DIRECT 32u /* the target writes its own pages: almost no memory needed, not encrypted */
+#define FIRN_FORCE 64u  /* freeze, evict: also what the never-list names, but for what is never frozen at all */
 
 /*
  * Freeze: stop the targets and write their memory to the store.  Evict: the same, but they may run

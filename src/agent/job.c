@@ -132,6 +132,18 @@ static int in_scope(const struct firn_job *job, pid_t pid, struct firn_report *r
 			    firn_scope_text(job->jobs->scope));
 }
 
+/* The never-list.  What waits for its thaw was allowed once, and is not asked about. */
+static bool allowed(const struct firn_job *job, pid_t pid, struct firn_report *r)
+{
+	struct firn_proc p;
+
+	/* What the engine never takes, it says better. */
+	if (pid == 1 || pid == getpid() || pid == firn_engine_keeper(job->jobs->engine) ||
+	    firn_proc_identity(pid, &p) || p.kernel_thread)
+		return true;
+	return !firn_control_allows(job->jobs->control, pid, job->force, &r->err);
+}
+
 /* One step, on a thread of its own: a tracer that could not let go of a thread does so when it ends. */
 struct single {
 	struct firn_job *job;
@@ -159,6 +171,8 @@ static void *run_one(void *arg)
 		break;
 	}
 	if (permitted(s->job, s->pid, s->report) || in_scope(s->job, s->pid, s->report))
+		return NULL;
+	if (s->step != FIRN_STEP_THAW && !allowed(s->job, s->pid, s->report))
 		return NULL;
 	if (s->step == FIRN_STEP_THAW)
 		firn_engine_thaw(engine, s->pid, s->options, s->report);

@@ -42,7 +42,7 @@ struct firn_job {
 	uint64_t connection;
 	enum firn_method method;     /* FREEZE, EVICT or THAW */
 	enum firn_metrics_cause cause;
-	bool all, dry_run, more;
+	bool all, dry_run, more, force;
 	bool settle;                 /* first let the control end, so that it evicts no more */
 	bool ram, move;              /* see struct firn_evict_options */
 	uint32_t after_s;

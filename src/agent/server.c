@@ -281,6 +281,7 @@ static void change(struct server *s, struct connection *c, enum firn_method meth
 	job->connection = c->serial;
 	job->method = method;
 	job->dry_run = get_flag(parameters, "dryRun");
+	job->force = get_flag(parameters, "force");
 	if (!get_kind(parameters, &job->kind)) {
 		reply_text_error(s, c, FIRN_ERROR_INVALID_PARAMETER, "parameter", "kind");
 		goto out;

@@ -31,6 +31,7 @@ enum {
 	FORMAT = 4096,
 	SIZE = 8192,      /* takes one size */
 	LAST_PRIORITY = 16384, /* the last word is a priority */
+	FORCE = 131072,
 	GROUP = 65536,    /* the selectors by name: they take a value too */
 	COMMAND = 32768,  /* what follows the options is a command of its own */
 };
@@ -40,8 +41,8 @@ static const struct {
 	const char *name;
 	unsigned int takes;
 } verbs[] = {
-	{ FIRN_VERB_FREEZE, "freeze", JSON | DRY_RUN | TREE | GROUP | PIDS | KIND | PLACE | AFTER },
-	{ FIRN_VERB_EVICT, "evict", JSON | DRY_RUN | TREE | GROUP | PIDS | KIND | PLACE | AFTER },
+	{ FIRN_VERB_FREEZE, "freeze", JSON | DRY_RUN | FORCE | TREE | GROUP | PIDS | KIND | PLACE | AFTER },
+	{ FIRN_VERB_EVICT, "evict", JSON | DRY_RUN | FORCE | TREE | GROUP | PIDS | KIND | PLACE | AFTER },
 	{ FIRN_VERB_THAW, "thaw", JSON | DRY_RUN | TREE | GROUP | PIDS | ALL },
 	{ FIRN_VERB_LIST, "list", JSON },
 	{ FIRN_VERB_SHOW, "show", JSON | PIDS | ONE_PID },
@@ -65,6 +66,7 @@ static const struct {
 	{ "--json", JSON, 0 },
 	{ "--dry-run", DRY_RUN, 0 },
 	{ "--all", ALL, 0 },
+	{ "--force", FORCE, 0 },
 	{ "--tree", TREE, FIRN_SELECT_TREE },
 	{ "--cgroup", GROUP, FIRN_SELECT_CGROUP },
 	{ "--unit", GROUP, FIRN_SELECT_UNIT },
@@ -80,7 +82,7 @@ static const struct {
 };
 
 static const char *const later_verbs[] = { "consolidate", "peek", "core", "map" };
-static const char *const later_options[] = { "--wake", "--force" };
+static const char *const later_options[] = { "--wake" };
 
 const char *firn_verb_name(enum firn_verb verb)
 {
@@ -468,6 +470,7 @@ static int parse_words(struct firn_args *a, unsigned int takes, int argc, char *
 	a->json = given & JSON;
 	a->dry_run = given & DRY_RUN;
 	a->all = given & ALL;
+	a->force = given & FORCE;
 	if (a->after >= 0 && !a->move)
 		return usage(a, "--after belongs to --place=ram,store: give both");
 	if (a->all && a->count)

@@ -37,7 +37,7 @@ enum firn_args_format {
 struct firn_args {
 	enum firn_verb verb;
 	enum firn_verb topic; /* of help, or NONE */
-	bool json, dry_run, all;
+	bool json, dry_run, all, force;
 	bool show;         /* config show; else config check */
 	bool ram, move;    /* --place=ram; =ram,store */
 	long after;        /* seconds, or -1: not given */

@@ -69,16 +69,18 @@ static const char help_main[] =
 "  --cgroup PATH    the processes of a control group and of those below it\n" \
 "  --unit NAME      those of a systemd unit\n" \
 "  --name PATTERN   those whose name, or program's name, matches, as in 'redis*'\n" \
-"  --container ID   those of a container of Docker, Podman or Kubernetes; 4 digits or more\n"
+"  --container ID   those of a container of Docker, Podman or Kubernetes; 4 digits or more\n" \
+"\n" \
+"--force: also what the configuration's never-list names (see firn config show).\n"
 
 static const char help_freeze[] =
-"usage: firn freeze [--dry-run] [--json] [--kind KIND] [--place PLACE] PID... GROUP...\n"
+"usage: firn freeze [--dry-run] [--force] [--json] [--kind KIND] [--place PLACE] PID... GROUP...\n"
 "\n"
 "Stop the targets, write their private memory to the store and give its RAM back.  They stay\n"
 "stopped until firn thaw.\n" TARGETS KINDS PLACES;
 
 static const char help_evict[] =
-"usage: firn evict [--dry-run] [--json] [--kind KIND] [--place PLACE] PID... GROUP...\n"
+"usage: firn evict [--dry-run] [--force] [--json] [--kind KIND] [--place PLACE] PID... GROUP...\n"
 "\n"
 "Write the targets' private memory to the store and give its RAM back, but let them run: what\n"
 "they touch comes back by itself.\n" TARGETS KINDS PLACES;
@@ -198,7 +200,7 @@ static int do_change(const struct firn_args *a)
 	struct firn_result *result = NULL;
 	struct firn_error e;
 	unsigned int flags = (a->dry_run ? FIRN_DRY_RUN : 0) | (a->all ? FIRN_ALL : 0) | (a->ram ? FIRN_IN_RAM : 0) |
-			     (a->move ? FIRN_MOVE : 0) | a->kind;
+			     (a->move ? FIRN_MOVE : 0) | (a->force ? FIRN_FORCE : 0) | a->kind;
 	int r;
 
 	r = firn_connect(&client, FIRN_CONNECT_START, &e);

@@ -8,7 +8,7 @@
 #include "client/client.h"
 #include "proto/interface.h"
 
-#define EVICT_FLAGS (FIRN_DRY_RUN | FIRN_IN_RAM | FIRN_MOVE | FIRN_COPIED | FIRN_DIRECT)
+#define EVICT_FLAGS (FIRN_DRY_RUN | FIRN_IN_RAM | FIRN_MOVE | FIRN_COPIED | FIRN_DIRECT | FIRN_FORCE)
 
 /* The strings of a target point into the JSON. */
 struct firn_result {
@@ -253,6 +253,7 @@ static int change(struct firn_client *c, const char *method, const struct firn_s
 		(whole ? firn_client_add(parameters, "all", json_object_new_boolean(1))
 		       : firn_client_add(parameters, "targets", firn_client_selectors(targets, count))) &&
 		(!(flags & FIRN_DRY_RUN) || firn_client_add(parameters, "dryRun", json_object_new_boolean(1))) &&
+		(!(flags & FIRN_FORCE) || firn_client_add(parameters, "force", json_object_new_boolean(1))) &&
 		(!kind || firn_client_add(parameters, "kind", json_object_new_string(kind))) &&
 		(!(flags & FIRN_IN_RAM) ||
 		 firn_client_add(parameters, "place",

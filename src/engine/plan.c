@@ -97,6 +97,15 @@ static int look_at_process(void *arg, long number)
 	return 0;
 }
 
+static bool is_our_program(pid_t pid)
+{
+	struct stat own, other;
+	char path[64];
+
+	snprintf(path, sizeof(path), "/proc/%d/exe", pid);
+	return !stat("/proc/self/exe", &own) && !stat(path, &other) && own.st_dev == other.st_dev && own.st_ino == other.st_ino;
+}
+
 static bool is_ancestor(pid_t pid, pid_t of)
 {
 	for (int depth = 0; of > 1 && depth < 256; depth++) {
@@ -184,6 +193,9 @@ int firn_plan_make(struct firn_engine *en, pid_t pid, const struct firn_evict_op
 		return refuse(e, pid, "agent", "is the agent itself: it is never frozen");
 	if (pid == en->config.keeper)
 		return refuse(e, pid, "keeper", "is the agent's keeper: it is never frozen");
+	/* That of another runtime directory, too: its targets wait for it. */
+	if (is_our_program(pid))
+		return refuse(e, pid, "agent", "is an agent, or a keeper: it is never frozen");
 	if (p->state == 'Z' || p->state == 'X')
 		return refuse(e, pid, "zombie", "is a zombie: it has no memory left, its parent has to wait for it");
 	if (p->tracer)

@@ -214,6 +214,13 @@ static void test_taken(void **state)
 	assert_true(a.targets[6].what == FIRN_SELECT_PID && a.targets[6].pid == 6);
 	firn_args_done(&a);
 
+	assert_int_equal(parse(&a, (const char *const[]){ "evict", "--force", "5", NULL }), FIRN_OK);
+	assert_true(a.force && a.count == 1);
+	firn_args_done(&a);
+	assert_int_equal(parse(&a, (const char *const[]){ "freeze", "5", NULL }), FIRN_OK);
+	assert_false(a.force);
+	firn_args_done(&a);
+
 	assert_int_equal(parse(&a, (const char *const[]){ "evict", "--place=ram", "5", NULL }), FIRN_OK);
 	assert_true(a.ram && !a.move && a.after == -1);
 	firn_args_done(&a);

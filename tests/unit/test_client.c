@@ -333,7 +333,7 @@ static void test_usage(void **state)
 	assert_int_equal(firn_freeze(client, &bad, 1, 0, &result, &error), FIRN_USAGE);
 	assert_int_equal(firn_freeze(client, NULL, 0, FIRN_ALL, &result, &error), FIRN_USAGE);
 	assert_int_equal(firn_thaw(client, &good, 1, FIRN_ALL, &result, &error), FIRN_USAGE);
-	assert_int_equal(firn_evict(client, &good, 1, 64, &result, &error), FIRN_USAGE);
+	assert_int_equal(firn_evict(client, &good, 1, 1u << 30, &result, &error), FIRN_USAGE);
 	assert_null(result);
 	assert_int_equal(firn_thaw(client, NULL, 0, FIRN_ALL, &result, &error), FIRN_OK);
 	firn_result_free(result);
