@@ -224,45 +224,64 @@ class Manager:
         path = os.path.join(firn.runtime, "notify")
         self.told.bind(path)
         self.states = []
+        self.kept = None
         self.listening = None
         env = {**firn.env, "NOTIFY_SOCKET": path}
-        shell = "exec"
+        shell = f"exec {harness.FIRND} --foreground"
         if watchdog_us:
             env["WATCHDOG_USEC"] = str(watchdog_us)
-            shell = "WATCHDOG_PID=$$ exec"
+            shell = f"export WATCHDOG_PID=$$; {shell}"
         fds = ()
         if listen:
             self.listening = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
             self.listening.bind(os.path.join(firn.runtime, "firn.sock"))
             self.listening.listen()
-            env["LISTEN_FDS"] = "1"
-            shell = f"exec 3<&{self.listening.fileno()}; LISTEN_PID=$$ {shell}"
             fds = (self.listening.fileno(),)
         self.shell = shell
         self.env = env
         self.fds = fds
+        self.proc = None
         self.err = open(firn.env["FIRN_LOG"], "w")
 
     def start(self):
+        fds = [(fd, "firnd.socket") for fd in self.fds] + ([(self.kept, "firn-key")] if self.kept is not None else [])
+        env = dict(self.env)
         # A shell, since the agent's own PID belongs into its environment.
-        self.proc = subprocess.Popen(["/bin/bash", "-c", f"{self.shell} {harness.FIRND} --foreground"], env=self.env,
-                                     pass_fds=self.fds, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=self.err)
+        shell = "".join(f"exec {50 + i}<&{fd}; exec {3 + i}<&{50 + i} {50 + i}<&-; " for i, (fd, _) in enumerate(fds))
+        if fds:
+            env.update(LISTEN_FDS=str(len(fds)), LISTEN_FDNAMES=":".join(name for _, name in fds))
+            shell += "export LISTEN_PID=$$; "
+        self.proc = subprocess.Popen(["/bin/bash", "-c", shell + self.shell], env=env,
+                                     pass_fds=[fd for fd, _ in fds], stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=self.err)
         self.until("READY=1")
         self.firn._note()
         assert self.firn.agent.pid == self.proc.pid
         return self
 
+    def hear(self):
+        while select.select([self.told], [], [], 0)[0]:
+            text, fds, _, _ = socket.recv_fds(self.told, 4096, 8)
+            lines = text.decode().split("\n")
+            if "FDNAME=firn-key" in lines:
+                if self.kept is not None:
+                    os.close(self.kept)
+                self.kept = fds.pop() if "FDSTORE=1" in lines else None
+            for fd in fds:
+                os.close(fd)
+            self.states.append(text.decode())
+
     def until(self, state):
         def heard():
-            while select.select([self.told], [], [], 0)[0]:
-                self.states.append(self.told.recv(4096).decode())
+            self.hear()
             return any(state in s.split("\n") for s in self.states)
         wait_until(heard, 30, f"{state} is told")
         before, self.states = self.states, []
         return before
 
     def close(self):
-        if self.proc.poll() is None:
+        if self.kept is not None:
+            os.close(self.kept)
+        if self.proc and self.proc.poll() is None:
             Process(self.proc.pid, ours=False).kill()
             self.proc.wait()
         for s in (self.told, self.listening, self.err):
@@ -274,9 +293,9 @@ class Manager:
 def manager(firn):
     started = []
 
-    def start(**kwargs):
+    def start(wait=True, **kwargs):
         started.append(Manager(firn, **kwargs))
-        return started[-1].start()
+        return started[-1].start() if wait else started[-1]
 
     yield start
     for m in started:
@@ -327,6 +346,49 @@ def test_socket_activation(firn, victims, manager):
     out, err = command.communicate(timeout=30)
     assert command.returncode == 0 and json.loads(out)["targets"] == [], err
     assert firn.agent.pid == m.proc.pid
+
+
+def test_key_is_kept(firn, victims, manager):
+    """Agent and keeper killed together: with the key that the manager kept, nothing is lost."""
+    m = manager(listen=True)
+    v, w = victims("heap", "--mib", 16), victims("heap", "--mib", 16)
+    firn.freeze(v.pid)
+    firn.evict(w.pid)
+    keeper = firn.keeper
+    keeper.kill()
+    firn.agent.kill()
+    m.proc.wait()
+    keeper.wait_dead()
+    assert m.kept, "it was not handed over"
+    m.start()
+    firn.thaw(v.pid)
+    v.cmd("verify")
+    w.cmd("verify")
+    firn.thaw(w.pid)
+    w.cmd("verify")
+    harness.assert_no_trace(firn, v.pid)
+    # With nothing out, the key is not kept any longer.
+    os.kill(m.proc.pid, signal.SIGTERM)
+    assert m.proc.wait(30) == 0
+    m.hear()
+    assert m.kept is None
+
+
+@pytest.mark.parametrize("kept", ["another file", "a pipe", "another key"])
+def test_wrong_key_is_kept(firn, victims, manager, kept):
+    """What is kept under that name and is no key of ours: a new one is made."""
+    m = manager(wait=False)
+    if kept == "a pipe":
+        m.kept, other = os.pipe()
+        os.close(other)
+    else:
+        m.kept = os.memfd_create("other")
+        os.write(m.kept, os.urandom(100 if kept == "another file" else 4096))
+    m.start()
+    v = victims("heap", "--mib", 8)
+    firn.freeze(v.pid)
+    firn.thaw(v.pid)
+    v.cmd("verify")
 
 
 def test_no_manager(firn, tmp_path):

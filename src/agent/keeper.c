@@ -10,6 +10,7 @@
 #include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/random.h>
+#include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -65,6 +66,29 @@ int firn_pid_file_write(const char *dir, const char *name, pid_t pid)
 	return write_file(dir, name, text);
 }
 
+/* Map the key of @fd, which is taken on success. */
+static int map_key(struct firn_keeper *k, int *fd)
+{
+	struct stat st;
+	void *p;
+
+	/* One of another size is none; beyond its end, looking would be our end. */
+	if (fstat(*fd, &st))
+		return -errno;
+	if (!S_ISREG(st.st_mode) || st.st_size != PAGE)
+		return -EBADMSG;
+	p = mmap(NULL, PAGE, PROT_READ | PROT_WRITE, MAP_SHARED, *fd, 0);
+	if (p == MAP_FAILED)
+		return -errno;
+	if (((struct firn_key_page *)p)->magic != FIRN_KEY_MAGIC) {
+		munmap(p, PAGE);
+		return -EBADMSG;
+	}
+	k->key = p;
+	k->key_fd = firn_fd_steal(fd);
+	return 0;
+}
+
 /* The old keeper's key.  Its file's third number is the key's descriptor in its table. */
 static int adopt_key(struct firn_keeper *k, const char *dir)
 {
@@ -72,7 +96,6 @@ static int adopt_key(struct firn_keeper *k, const char *dir)
 	FIRN_FD pidfd = -1;
 	FIRN_FD fd = -1;
 	int number;
-	void *p;
 
 	if (firn_path_join(path, sizeof(path), dir, FIRN_KEEPER_PID_NAME) ||
 	    firn_sys_read_file(path, buf, sizeof(buf)) <= 0 || sscanf(buf, "%*d %*u %d", &number) != 1)
@@ -83,16 +106,7 @@ static int adopt_key(struct firn_keeper *k, const char *dir)
 	fd = (int)firn_sys.pidfd_getfd(pidfd, number);
 	if (fd < 0)
 		return fd;
-	p = mmap(NULL, PAGE, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
-	if (p == MAP_FAILED)
-		return -errno;
-	if (((struct firn_key_page *)p)->magic != FIRN_KEY_MAGIC) {
-		munmap(p, PAGE);
-		return -EBADMSG;
-	}
-	k->key = p;
-	k->key_fd = firn_fd_steal(&fd);
-	return 0;
+	return map_key(k, &fd);
 }
 
 static int make_key(struct firn_keeper *k)
@@ -186,15 +200,23 @@ static void end_keeper(pid_t pid)
 		firn_sys.kill(pid, SIGKILL);
 }
 
-int firn_keeper_start(struct firn_keeper *k, const char *dir, struct firn_err *e)
+int firn_keeper_start(struct firn_keeper *k, const char *dir, int stored, struct firn_err *e)
 {
+	FIRN_FD kept = stored;
 	long pid;
 	int err;
 
 	memset(k, 0, sizeof(*k));
 	k->key_fd = -1;
 	k->old = firn_pid_file_read(dir, FIRN_KEEPER_PID_NAME);
-	err = k->old ? adopt_key(k, dir) : make_key(k);
+	if (k->old) {
+		err = adopt_key(k, dir);
+	} else if (kept >= 0 && !map_key(k, &kept)) {
+		k->key->settled = 0;            /* that keeper is gone; its number may be our own one's */
+		err = 0;
+	} else {
+		err = make_key(k);
+	}
 	if (err && k->old)
 		return firn_err_set(e, FIRN_EXIT_FAILED, -err, "key",
 				    "the key of the packs cannot be taken from keeper %d (%s): nothing was touched", k->old,

@@ -31,10 +31,11 @@ struct firn_keeper {
 };
 
 /*
- * Take the key from the keeper that a former agent left in @runtime_dir, or make a new one, and start a
+ * Take the key from the keeper that a former agent left in @runtime_dir; or, where none lives, from @stored, a
+ * descriptor of one that somebody else kept (-1: nobody did; it is closed); or make a new one.  Then start a
  * keeper of our own.  Before any other thread starts.  Returns 0, or -errno with *@e.
  */
-int firn_keeper_start(struct firn_keeper *k, const char *runtime_dir, struct firn_err *e);
+int firn_keeper_start(struct firn_keeper *k, const char *runtime_dir, int stored, struct firn_err *e);
 
 /* Everything is taken over: note the new keeper in @runtime_dir and end the old one. */
 int firn_keeper_settle(struct firn_keeper *k, const char *runtime_dir);

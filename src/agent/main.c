@@ -289,9 +289,12 @@ static int run(struct options *o, const struct places *p, enum firn_cipher ciphe
 		nofile.rlim_cur = nofile.rlim_max;
 		setrlimit(RLIMIT_NOFILE, &nofile);
 	}
-	err = firn_keeper_start(&keeper, p->runtime, e);
+	err = firn_keeper_start(&keeper, p->runtime, firn_notify_take_key(), e);
 	if (err)
 		return err;
+	/* Another one that is kept is of no use; this one is, if agent and keeper are killed together. */
+	firn_notify_keep_key(-1);
+	firn_notify_keep_key(keeper.key_fd);
 	lock_memory();
 	engine_config = (struct firn_engine_config){
 		.private_dir = p->private,
@@ -363,10 +366,12 @@ static int run(struct options *o, const struct places *p, enum firn_cipher ciphe
 	}
 	firn_engine_close(engine);
 end_keeper:
-	if (!keeper.old)
+	if (!keeper.old) {
+		firn_notify_keep_key(-1);
 		firn_keeper_end(&keeper, p->runtime);
-	else
+	} else {
 		kill(keeper.pid, SIGKILL);
+	}
 	return err;
 }
 

@@ -17,6 +17,7 @@
 
 #define FIRST_FD 3
 #define FDS_MAX 1000
+#define KEY_NAME "firn-key"
 #define NS_PER_US 1000u
 
 static struct {
@@ -25,7 +26,8 @@ static struct {
 	uint64_t watchdog_ns;           /* 0: none */
 	uint64_t told_ns;
 	int listening;                  /* -1: none */
-} manager = { .listening = -1 };
+	int key;                        /* -1: none */
+} manager = { .listening = -1, .key = -1 };
 
 /* A number of the environment that is for this process; 0 where there is none. */
 static int64_t number_of(const char *name, const char *pid_name)
@@ -49,6 +51,16 @@ static bool listens(int fd)
 	       !getsockopt(fd, SOL_SOCKET, SO_DOMAIN, &domain, &len) && domain == AF_UNIX;
 }
 
+/* Is @name number @n in @names, which ':' divides? */
+static bool is_named(const char *names, int n, const char *name)
+{
+	while (names && n--) {
+		names = strchr(names, ':');
+		names += names ? 1 : 0;
+	}
+	return names && strcspn(names, ":") == strlen(name) && !strncmp(names, name, strlen(name));
+}
+
 void firn_notify_begin(int *ret_first_free)
 {
 	static const char *const names[] = { "NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID",
@@ -65,12 +77,15 @@ void firn_notify_begin(int *ret_first_free)
 
 		if (manager.listening < 0 && listens(fd)) {
 			manager.listening = fd;
-			fcntl(fd, F_SETFD, FD_CLOEXEC);
 			fcntl(fd, F_SETFL, flags | O_NONBLOCK);
-			*ret_first_free = fd + 1;
+		} else if (manager.key < 0 && is_named(getenv("LISTEN_FDNAMES"), fd - FIRST_FD, KEY_NAME)) {
+			manager.key = fd;
 		} else {
 			close(fd);
+			continue;
 		}
+		fcntl(fd, F_SETFD, FD_CLOEXEC);
+		*ret_first_free = fd + 1;
 	}
 	/* "@name" is in the abstract namespace. */
 	if (len > 1 && len < sizeof(manager.address.sun_path) && (*path == '/' || *path == '@')) {
@@ -90,18 +105,51 @@ int firn_notify_socket(void)
 	return manager.listening;
 }
 
-void firn_notify(const char *state)
+int firn_notify_take_key(void)
 {
+	return firn_fd_steal(&manager.key);
+}
+
+/* @handed: a descriptor that goes along, or -1. */
+static void tell(const char *state, int handed)
+{
+	union {
+		struct cmsghdr header;
+		char space[CMSG_SPACE(sizeof(int))];
+	} control = { 0 };
+	struct iovec text = { (void *)(uintptr_t)state, strlen(state) };
+	struct msghdr m = {
+		.msg_name = &manager.address,
+		.msg_namelen = manager.address_len,
+		.msg_iov = &text,
+		.msg_iovlen = 1,
+	};
 	FIRN_FD fd = -1;
 
 	if (!manager.address_len)
 		return;
+	if (handed >= 0) {
+		m.msg_control = &control;
+		m.msg_controllen = sizeof(control);
+		control.header = (struct cmsghdr){ CMSG_LEN(sizeof(int)), SOL_SOCKET, SCM_RIGHTS };
+		memcpy(CMSG_DATA(&control.header), &handed, sizeof(handed));
+	}
 	fd = socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
-	if (fd < 0)
-		return;
-	if (sendto(fd, state, strlen(state), MSG_NOSIGNAL | MSG_DONTWAIT, (struct sockaddr *)&manager.address,
-		   manager.address_len) < 0)
+	if (fd < 0 || sendmsg(fd, &m, MSG_NOSIGNAL | MSG_DONTWAIT) < 0)
 		return;     /* told again, or not needed */
+}
+
+void firn_notify(const char *state)
+{
+	tell(state, -1);
+}
+
+void firn_notify_keep_key(int fd)
+{
+	if (fd >= 0)
+		tell("FDSTORE=1\nFDNAME=" KEY_NAME, fd);
+	else
+		tell("FDSTOREREMOVE=1\nFDNAME=" KEY_NAME, -1);
 }
 
 void firn_notify_reloading(void)

@@ -17,6 +17,12 @@ void firn_notify_begin(int *ret_first_free);
 /* The listening socket that was handed over, or -1. */
 int firn_notify_socket(void);
 
+/* The key of packs that was kept for us, or -1.  The caller's from then on. */
+int firn_notify_take_key(void);
+/* Have the manager keep @fd, the key of packs, beyond this process, where the unit allows it (FileDescriptorStoreMax);
+ * -1: it need not keep one any more. */
+void firn_notify_keep_key(int fd);
+
 /* Tell @state, "READY=1".  Never waits, never fails. */
 void firn_notify(const char *state);
 /* Reading its configuration anew; then READY=1 again. */
