@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from harness import FAILED, FIRN, NO_TARGET, NOBODY, NOT_PERMITTED, USAGE, anon_kib, read, wait_until
+from harness import FAILED, FIRN, NO_TARGET, NOBODY, NOT_PERMITTED, REFUSED, USAGE, anon_kib, read, wait_until
 
 MIB = 1 << 20
 
@@ -404,3 +404,54 @@ def test_monitor(firn, config, holders):
 def test_monitor_needs_root(firn, config):
     firn.start()
     assert firn.run("monitor", user=NOBODY).code == NOT_PERMITTED
+
+
+def test_hooks(firn, config, holders, tmp_path):
+    """Before a freeze and after a thaw, as the target's user; one that says no, or takes too long, forbids it."""
+    log = tmp_path / "log"
+    log.touch(mode=0o666)
+    log.chmod(0o666)
+    for directory in (tmp_path, *tmp_path.parents):
+        if str(directory).startswith("/tmp/"):
+            directory.chmod(0o755)
+    config(QUICK + f"""
+[rule hooks]
+uid = {NOBODY}
+before-freeze = echo $FIRN_EVENT $FIRN_PID $(id -u) >> {log}
+after-thaw = echo $FIRN_EVENT $FIRN_PID $(id -u) >> {log}
+[rule no]
+uid = {NOBODY}
+priority = 20
+""")
+    victim = holders(8, user=NOBODY)
+    firn.ok("freeze", "--dry-run", victim.pid)
+    assert log.read_text() == ""
+    firn.freeze(victim.pid)
+    assert log.read_text().split() == ["before-freeze", str(victim.pid), str(NOBODY)]
+    firn.thaw(victim.pid)
+    assert log.read_text().split()[3:] == ["after-thaw", str(victim.pid), str(NOBODY)]
+    assert victim.cmd("sum") == expected(8, 1)
+
+
+@pytest.mark.parametrize("command,reason", [("exit 1", "hook"), ("sleep 600", "hook-timeout")])
+def test_hook_forbids(firn, config, holders, command, reason):
+    config(QUICK + f"[rule hooks]\nuid = 0\nbefore-freeze = {command}\nhook-timeout = 300ms\n")
+    victim = holders(8)
+    result = firn.run("freeze", victim.pid, "--json")
+    assert result.code == REFUSED and result.target["error"]["reason"] == reason, result
+    assert not firn.list()
+    assert victim.cmd("sum") == expected(8, 1)
+
+
+def test_budget_used_up(firn, config, holders):
+    """Then nothing is written for a request either; a pack in memory is not written."""
+    config(QUICK + "[store]\ndaily-budget = 1MiB\n")
+    first, second = holders(16, 1), holders(16, 2)
+    firn.evict(first.pid)
+    result = firn.run("evict", second.pid, "--json")
+    assert result.code == REFUSED and result.target["error"]["reason"] == "budget", result
+    assert "budget" in firn.run("evict", second.pid).one_line_error()
+    firn.ok("evict", "--place=ram", second.pid)
+    firn.thaw_all()
+    for n, victim in ((1, first), (2, second)):
+        assert victim.cmd("sum") == expected(16, n)

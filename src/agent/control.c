@@ -15,6 +15,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "agent/gate.h"
 #include "agent/job.h"
 #include "agent/json.h"
 #include "base/fd.h"
@@ -29,6 +30,10 @@
 #define GLANCE_NS (1 * SECOND)
 /* Whom the engine refused is not asked again for so long. */
 #define REFUSED_NS (600 * SECOND)
+/* Where something else went wrong, which may pass. */
+#define FAILED_NS (60 * SECOND)
+/* What was decided so long ago is decided anew. */
+#define STALE_NS (2 * SECOND)
 /* 150 ms of waiting within 2 s: what a process without CAP_SYS_RESOURCE may ask for. */
 #define TRIGGER "some 150000 2000000"
 
@@ -215,8 +220,8 @@ void firn_control_note(struct firn_control *c, enum firn_metrics_verb verb, enum
 			entry->stored_bytes = r->pack_bytes;
 			c->view.book.changed = true;
 			c->reclaimed_ns = entry->out_ns;
-		} else if (r->err.code == FIRN_EXIT_REFUSED) {
-			entry->refused_until_ns = now() + REFUSED_NS;
+		} else {
+			entry->refused_until_ns = now() + (r->err.code == FIRN_EXIT_REFUSED ? REFUSED_NS : FAILED_NS);
 			snprintf(entry->refused_why, sizeof(entry->refused_why), "%.*s", (int)sizeof(entry->refused_why) - 1,
 				 r->err.message);
 		}
@@ -283,6 +288,8 @@ unsigned int firn_control_choose(struct firn_control *c, struct firn_policy_summ
 		chosen[n].action = d->action;
 		chosen[n].gain = d->gain_bytes;
 		chosen[n].rule = v->viewed[i].verdict.v;
+		/* These lie in a configuration that may be gone by then. */
+		chosen[n].rule.before_freeze = chosen[n].rule.after_thaw = NULL;
 		firn_policy_explain(chosen[n].text, sizeof(chosen[n].text), &c->config->policy, &v->snapshot, i, d,
 				    summary);
 		n++;
@@ -320,6 +327,7 @@ void firn_control_act(struct firn_control *c, const struct firn_choice *what, en
 	enum firn_metrics_verb verb = what->action == FIRN_ACTION_THAW	 ? FIRN_METRICS_THAW :
 				      what->action == FIRN_ACTION_FREEZE ? FIRN_METRICS_FREEZE :
 									   FIRN_METRICS_EVICT;
+	struct firn_gate gate = { what->rule.place == FIRN_RULE_PLACE_STORE, false, ask && ask->dry_run };
 	pthread_t thread;
 
 	o.options = (struct firn_evict_options){
@@ -338,11 +346,15 @@ void firn_control_act(struct firn_control *c, const struct firn_choice *what, en
 	};
 	o.report.pid = what->pid;
 	o.report.start_time = what->start_time;
-	if (firn_thread_start(&thread, false, operate, &o))
+	if (what->action != FIRN_ACTION_THAW && firn_gate_before(c, what->pid, &gate, &o.report.err))
+		;                       /* not now */
+	else if (firn_thread_start(&thread, false, operate, &o))
 		firn_err_set(&o.report.err, FIRN_EXIT_FAILED, EAGAIN, "no-thread",
 			     "process %d: the agent cannot start a thread: try again", what->pid);
 	else
 		pthread_join(thread, NULL);
+	if (what->action == FIRN_ACTION_THAW && !o.report.err.code)
+		firn_gate_after(c, what->pid);
 	*ret = o.report;
 	if (!o.options.dry_run)
 		firn_control_note(c, verb, cause, ret);
@@ -390,6 +402,7 @@ static void say_done(const struct firn_choice *what, const struct firn_report *r
 static bool round_of(struct firn_control *c, struct firn_choice *chosen, bool triggered)
 {
 	struct firn_policy_summary summary;
+	uint64_t decided = now();
 	unsigned int n = 0;
 	bool dry;
 
@@ -418,6 +431,8 @@ static bool round_of(struct firn_control *c, struct firn_choice *chosen, bool tr
 			firn_log("would %s %d: %s", firn_action_name(chosen[i].action), chosen[i].pid, chosen[i].text);
 			continue;
 		}
+		if (i && now() - decided > STALE_NS)
+			break;
 		firn_control_act(c, &chosen[i], FIRN_METRICS_POLICY, NULL, &r);
 		say_done(&chosen[i], &r);
 	}

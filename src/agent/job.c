@@ -8,6 +8,7 @@
 #include <unistd.h>
 
 #include "agent/group.h"
+#include "agent/gate.h"
 #include "agent/json.h"
 #include "procmem/proc.h"
 #include "sys/sys.h"
@@ -90,6 +91,8 @@ static void progress(void *arg, const char *phase, uint64_t done, uint64_t total
 
 void firn_job_note(struct firn_job *job, const struct firn_report *r)
 {
+	if (job->method == FIRN_CALL_THAW && !job->dry_run && !r->err.code && r->pid)
+		firn_gate_after(job->jobs->control, r->pid);
 	if (!job->dry_run)
 		firn_control_note(job->jobs->control,
 				  job->method == FIRN_CALL_FREEZE ? FIRN_METRICS_FREEZE :
@@ -144,6 +147,17 @@ static bool allowed(const struct firn_job *job, pid_t pid, struct firn_report *r
 	return !firn_control_allows(job->jobs->control, pid, job->force, &r->err);
 }
 
+/* Budget and hook; of a member that is held already they were asked before it was. */
+static int gate_says_no(const struct firn_job *job, pid_t pid, struct firn_report *r)
+{
+	struct firn_gate gate = { !job->ram, job->force, job->dry_run };
+	struct firn_report held;
+
+	if (!firn_engine_show(job->jobs->engine, pid, &held))
+		return 0;
+	return firn_gate_before(job->jobs->control, pid, &gate, &r->err);
+}
+
 /* One step, on a thread of its own: a tracer that could not let go of a thread does so when it ends. */
 struct single {
 	struct firn_job *job;
@@ -172,7 +186,8 @@ static void *run_one(void *arg)
 	}
 	if (permitted(s->job, s->pid, s->report) || in_scope(s->job, s->pid, s->report))
 		return NULL;
-	if (s->step != FIRN_STEP_THAW && !allowed(s->job, s->pid, s->report))
+	if (s->step != FIRN_STEP_THAW &&
+	    (!allowed(s->job, s->pid, s->report) || gate_says_no(s->job, s->pid, s->report)))
 		return NULL;
 	if (s->step == FIRN_STEP_THAW)
 		firn_engine_thaw(engine, s->pid, s->options, s->report);

@@ -19,7 +19,7 @@ void firn_policy_config_defaults(struct firn_policy_config *ret)
 		.psi_below_hundredths = 2500,
 		.psi_step_hundredths = 200,
 		.psi_settle_ns = 15 * SECOND,
-		.pressure_for = FIRN_FOR_ACTIVE,
+		.pressure_for = FIRN_PRIORITY_SYSTEM,
 		.active_ns = 30 * SECOND,
 		.min_bytes = 16 * MIB,
 		.min_idle_ns = 300 * SECOND,

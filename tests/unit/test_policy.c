@@ -34,6 +34,7 @@ static void begin(struct scene *x)
 {
 	memset(x, 0, sizeof(*x));
 	firn_policy_config_defaults(&x->c);
+	x->c.pressure_for = FIRN_FOR_ACTIVE;
 	x->c.low_hundredths = 1000;
 	x->c.high_hundredths = 2000;
 	x->s.total_bytes = 8 * GIB;
