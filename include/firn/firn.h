@@ -125,6 +125,18 @@ struct firn_target {
 		int64_t id;
 		const char *selector; /* "--tree 1234" */
 	} group;
+	/* Is it to be woken on use, and watched now; by how many copies of its descriptors; those that could not be had;
+	 * what it waits for and no descriptor shows; when a timeout of its own wakes it, Unix time in ms. */
+	struct {
+		int on_use, watching;
+		int64_t descriptors, left_out, hidden, due_ms;
+	} wake;
+	/* What woke it last; by is NULL where nothing did: connection data datagram end error room event timer file
+	 * process child signal timeout continued group. */
+	struct {
+		const char *by, *local, *peer;
+		int64_t at_ms, fd, number;
+	} woken;
 };
 
 /* How far a call is. */
@@ -177,6 +189,7 @@ FIRN_API void firn_on_progress(struct firn_client *client,
 #define FIRN_COPIED 16u /* freeze, evict: the kind of pack; without, the agent's choice */
 #define FIRN_DIRECT 32u /* the target writes its own pages: almost no memory needed, not encrypted */
 #define FIRN_FORCE 64u  /* freeze, evict: also what the never-list names, but for what is never frozen at all */
+#define FIRN_WAKE 128u  /* freeze: thaw a target when there is something for it to do */
 
 /*
  * Freeze: stop the targets and write their memory to the store.  Evict: the same, but they may run

@@ -33,6 +33,7 @@ struct firn_config {
 	const char *scope;           /* "cgroup:PATH", "tree:PID", "user:NAME"; "" for all */
 	bool stop_leaves;            /* SIGTERM ends the agent alone: what is out stays so, for the next agent */
 	uint64_t look_ns;            /* between two looks at all processes */
+	uint64_t wake_tick_ns;       /* a timer or timeout shorter than this does not wake what is frozen */
 	const char *metrics_textfile;/* for node_exporter; "" for none */
 	uint64_t metrics_ns;         /* between two of its versions */
 	/* [policy] */

@@ -48,6 +48,7 @@ static const struct key keys[] = {
 	{ "agent", "scope", SCOPE, AT(scope), 0, 0, 0, 0 },
 	{ "agent", "on-stop", ON_STOP, AT(stop_leaves), 0, 0, 0, 0 },
 	{ "agent", "look-every", DURATION, AT(look_ns), 0, NS_PER_S / 10, 3600 * NS_PER_S, 0 },
+	{ "agent", "wake-tick", DURATION, AT(wake_tick_ns), 0, NS_PER_S / 10, DAY_NS, 0 },
 	{ "agent", "metrics-textfile", PATH, AT(metrics_textfile), 0, 0, 0, 0 },
 	{ "agent", "metrics-every", DURATION, AT(metrics_ns), 0, NS_PER_S, DAY_NS, 0 },
 

@@ -344,6 +344,8 @@ void firn_control_act(struct firn_control *c, const struct firn_choice *what, en
 		.progress = ask ? ask->progress : NULL,
 		.arg = ask ? ask->arg : NULL,
 	};
+	if (o.options.freeze && what->rule.wake)
+		o.options.wake = firn_engine_wake_id(o.engine);
 	o.report.pid = what->pid;
 	o.report.start_time = what->start_time;
 	if (what->action != FIRN_ACTION_THAW && firn_gate_before(c, what->pid, &gate, &o.report.err))
@@ -356,6 +358,8 @@ void firn_control_act(struct firn_control *c, const struct firn_choice *what, en
 	if (what->action == FIRN_ACTION_THAW && !o.report.err.code)
 		firn_gate_after(c, what->pid);
 	*ret = o.report;
+	if (o.options.wake)
+		firn_engine_watch(o.engine, o.options.wake);
 	if (!o.options.dry_run)
 		firn_control_note(c, verb, cause, ret);
 }

@@ -10,6 +10,7 @@
 #include "agent/group.h"
 #include "agent/gate.h"
 #include "agent/json.h"
+#include "agent/wake.h"
 #include "procmem/proc.h"
 #include "sys/sys.h"
 
@@ -99,6 +100,7 @@ void firn_job_note(struct firn_job *job, const struct firn_report *r)
 				  job->method == FIRN_CALL_EVICT  ? FIRN_METRICS_EVICT :
 								    FIRN_METRICS_THAW,
 				  job->cause, r);
+	firn_wake_done(job, r);
 	json_object_array_add(job->targets, firn_json_report(r));
 }
 
@@ -232,7 +234,8 @@ int firn_thread_start(pthread_t *ret, bool detached, void *(*fn)(void *), void *
 static int find_all(struct firn_job *job, bool *found, struct firn_err *e)
 {
 	for (unsigned int i = 0; i < job->nselects; i++) {
-		int err = firn_select_find(&job->selects[i], job->method == FIRN_CALL_THAW ? NULL : e);
+		/* A woken group is what was frozen, whoever is in it by now. */
+		int err = job->woken ? -ENOENT : firn_select_find(&job->selects[i], job->method == FIRN_CALL_THAW ? NULL : e);
 
 		found[i] = !err;
 		/* What it was may still be frozen. */
@@ -242,7 +245,7 @@ static int find_all(struct firn_job *job, bool *found, struct firn_err *e)
 	return 0;
 }
 
-static void run_all(struct firn_job *job, const bool *found, const struct firn_evict_options *options)
+static void run_all(struct firn_job *job, const bool *found, struct firn_evict_options *options)
 {
 	if (job->all)
 		firn_engine_thaw_all(job->jobs->engine, options, note, job);
@@ -250,6 +253,8 @@ static void run_all(struct firn_job *job, const bool *found, const struct firn_e
 		const struct firn_select *s = &job->selects[i];
 		struct firn_report r;
 
+		/* A group is woken as one, and so watched when all of it is frozen. */
+		options->wake = job->wake ? firn_engine_wake_id(job->jobs->engine) : 0;
 		if (s->by == FIRN_BY_PID) {
 			firn_job_do(job, job->method == FIRN_CALL_THAW ? FIRN_STEP_THAW : FIRN_STEP_EVICT, s->pid, options, &r);
 			firn_job_note(job, &r);
@@ -258,6 +263,8 @@ static void run_all(struct firn_job *job, const bool *found, const struct firn_e
 		} else {
 			firn_group_evict(job, s, options);
 		}
+		if (options->wake)
+			firn_engine_watch(job->jobs->engine, options->wake);
 	}
 }
 

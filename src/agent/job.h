@@ -43,6 +43,8 @@ struct firn_job {
 	enum firn_method method;     /* FREEZE, EVICT or THAW */
 	enum firn_metrics_cause cause;
 	bool all, dry_run, more, force;
+	bool wake;                   /* freeze: wake on use */
+	bool woken;                  /* thaw: by the agent itself, since there is something to do */
 	bool settle;                 /* first let the control end, so that it evicts no more */
 	bool ram, move;              /* see struct firn_evict_options */
 	uint32_t after_s;

@@ -53,6 +53,36 @@ static struct json_object *as_text(struct json_object *o)
 	return t;
 }
 
+static struct json_object *watching(const struct firn_watching *w)
+{
+	struct json_object *o = json_object_new_object();
+
+	json_object_object_add(o, "watching", json_object_new_boolean(w->on));
+	put(o, "descriptors", w->descriptors);
+	put(o, "leftOut", w->left_out);
+	put(o, "hidden", w->hidden);
+	if (w->due_ms)
+		put(o, "due", w->due_ms);
+	return o;
+}
+
+static struct json_object *woken(const struct firn_woken *w)
+{
+	struct json_object *o = json_object_new_object();
+
+	put_text(o, "by", w->kind);
+	put(o, "at", w->at_ms);
+	if (w->fd >= 0)
+		put(o, "fd", (uint64_t)w->fd);
+	if (w->number)
+		put(o, "number", (uint64_t)w->number);
+	if (w->local[0])
+		put_text(o, "local", w->local);
+	if (w->peer[0])
+		put_text(o, "peer", w->peer);
+	return o;
+}
+
 struct json_object *firn_json_report(const struct firn_report *r)
 {
 	return firn_json_report_why(r, NULL);
@@ -136,6 +166,10 @@ struct json_object *firn_json_report_why(const struct firn_report *r, const char
 		put_text(group, "selector", r->group_text);
 		json_object_object_add(o, "group", group);
 	}
+	if (r->wake.id)
+		json_object_object_add(o, "wake", watching(&r->wake));
+	if (r->woken.at_ms)
+		json_object_object_add(o, "woken", woken(&r->woken));
 	if (r->err.code)
 		json_object_object_add(o, "error", firn_json_trouble(&r->err));
 	return as_text(o);

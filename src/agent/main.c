@@ -305,6 +305,7 @@ static int run(struct options *o, const struct places *p, enum firn_cipher ciphe
 		.generation = &keeper.key->generation,
 		.keeper = keeper.pid,
 		.buffer_bytes = o->live.config->buffer_bytes,
+		.wake_tick_ns = o->live.config->wake_tick_ns,
 	};
 	err = firn_engine_open(&engine, &engine_config, e);
 	if (err)

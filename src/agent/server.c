@@ -15,6 +15,7 @@
 #include "agent/json.h"
 #include "agent/notify.h"
 #include "agent/task.h"
+#include "agent/wake.h"
 #include "base/fd.h"
 #include "base/log.h"
 #include "proto/frame.h"
@@ -286,6 +287,11 @@ static void change(struct server *s, struct connection *c, enum firn_method meth
 		reply_text_error(s, c, FIRN_ERROR_INVALID_PARAMETER, "parameter", "kind");
 		goto out;
 	}
+	job->wake = get_flag(parameters, "wake");
+	if (job->wake && method != FIRN_CALL_FREEZE) {
+		reply_text_error(s, c, FIRN_ERROR_INVALID_PARAMETER, "parameter", "wake");
+		goto out;
+	}
 	job->all = method == FIRN_CALL_THAW && get_flag(parameters, "all");
 	job->more = more;
 	job->uid = c->peer.uid;
@@ -378,7 +384,7 @@ static void show(struct server *s, struct connection *c, struct json_object *par
 		reply_failed(s, c, FIRN_EXIT_NOT_PERMITTED, "not-permitted", message);
 		return;
 	}
-	if (firn_engine_show(s->config.engine, pid, &r)) {
+	if (firn_engine_show(s->config.engine, pid, &r) && firn_engine_show_woken(s->config.engine, pid, &r)) {
 		snprintf(message, sizeof(message), "process %d is neither frozen nor evicted: see firn list", pid);
 		reply_failed(s, c, FIRN_EXIT_NOT_FOUND, "not-frozen", message);
 		return;
@@ -742,6 +748,7 @@ int firn_server_run(const struct firn_server_config *config)
 	watch(&s, config->listening, EV_LISTEN, EPOLLIN, EPOLL_CTL_ADD);
 	watch(&s, s.signals, EV_SIGNALS, EPOLLIN, EPOLL_CTL_ADD);
 	watch(&s, s.jobs->wake, EV_JOBS, EPOLLIN, EPOLL_CTL_ADD);
+	firn_wake_open(s.jobs);
 	s.idle_since = firn_sys.clock_ns();
 	for (;;) {
 		struct epoll_event ev[16];
@@ -782,9 +789,11 @@ int firn_server_run(const struct firn_server_config *config)
 		}
 		firn_notify_alive(firn_sys.clock_ns(), s.stopping);
 		firn_engine_move_packs(config->engine);
+		firn_engine_watch(config->engine, 0);
 		if (may_end(&s, firn_engine_reap(config->engine)))
 			break;
 	}
+	firn_engine_wake_end(config->engine);
 	while (s.connections)
 		close_connection(&s, s.connections);
 	return 0;

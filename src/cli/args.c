@@ -33,6 +33,7 @@ enum {
 	LAST_PRIORITY = 16384, /* the last word is a priority */
 	FORCE = 131072,
 	GROUP = 65536,    /* the selectors by name: they take a value too */
+	WAKE = 1 << 21,
 	COMMAND = 32768,  /* what follows the options is a command of its own */
 };
 
@@ -41,7 +42,7 @@ static const struct {
 	const char *name;
 	unsigned int takes;
 } verbs[] = {
-	{ FIRN_VERB_FREEZE, "freeze", JSON | DRY_RUN | FORCE | TREE | GROUP | PIDS | KIND | PLACE | AFTER },
+	{ FIRN_VERB_FREEZE, "freeze", JSON | DRY_RUN | FORCE | TREE | GROUP | PIDS | KIND | PLACE | AFTER | WAKE },
 	{ FIRN_VERB_EVICT, "evict", JSON | DRY_RUN | FORCE | TREE | GROUP | PIDS | KIND | PLACE | AFTER },
 	{ FIRN_VERB_THAW, "thaw", JSON | DRY_RUN | TREE | GROUP | PIDS | ALL },
 	{ FIRN_VERB_LIST, "list", JSON },
@@ -75,6 +76,7 @@ static const struct {
 	{ "--place", PLACE, 0 },
 	{ "--after", AFTER, 0 },
 	{ "--kind", KIND, 0 },
+	{ "--wake", WAKE, 0 },
 	{ "--priority", PRIORITY, 0 },
 	{ "--need", NEED, 0 },
 	{ "--timeout", TIMEOUT, 0 },
@@ -82,7 +84,6 @@ static const struct {
 };
 
 static const char *const later_verbs[] = { "consolidate", "peek", "core", "map" };
-static const char *const later_options[] = { "--wake" };
 
 const char *firn_verb_name(enum firn_verb verb)
 {
@@ -364,8 +365,6 @@ static int take_option(struct firn_args *a, unsigned int takes, unsigned int *gi
 			what = options[i].what;
 		}
 	}
-	if (!flag && is_one_of(name, later_options, ARRAY_SIZE(later_options)))
-		return usage(a, "%s comes with a later version: see firn %s --help", name, verb);
 	if (!flag && name[1] >= '0' && name[1] <= '9')
 		return usage(a, "'%s' is not a PID: give a decimal number, as in 1234", shown);
 	if (!flag)
@@ -471,6 +470,7 @@ static int parse_words(struct firn_args *a, unsigned int takes, int argc, char *
 	a->dry_run = given & DRY_RUN;
 	a->all = given & ALL;
 	a->force = given & FORCE;
+	a->wake = given & WAKE;
 	if (a->after >= 0 && !a->move)
 		return usage(a, "--after belongs to --place=ram,store: give both");
 	if (a->all && a->count)

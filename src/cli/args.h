@@ -39,6 +39,7 @@ struct firn_args {
 	enum firn_verb topic; /* of help, or NONE */
 	bool json, dry_run, all, force;
 	bool show;         /* config show; else config check */
+	bool wake;         /* freeze */
 	bool ram, move;    /* --place=ram; =ram,store */
 	long after;        /* seconds, or -1: not given */
 	unsigned int kind;   /* FIRN_COPIED, FIRN_DIRECT, or 0: not given */

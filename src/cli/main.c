@@ -74,10 +74,13 @@ static const char help_main[] =
 "--force: also what the configuration's never-list names (see firn config show).\n"
 
 static const char help_freeze[] =
-"usage: firn freeze [--dry-run] [--force] [--json] [--kind KIND] [--place PLACE] PID... GROUP...\n"
+"usage: firn freeze [--wake] [--dry-run] [--force] [--json] [--kind KIND] [--place PLACE] PID... GROUP...\n"
 "\n"
 "Stop the targets, write their private memory to the store and give its RAM back.  They stay\n"
-"stopped until firn thaw.\n" TARGETS KINDS PLACES;
+"stopped until firn thaw.\n"
+"\n"
+"--wake: thaw a target by itself when there is something for it to do: a connection, data, a\n"
+"signal, the end of a child, a timer that is not a mere tick.  firn show says what it was.\n" TARGETS KINDS PLACES;
 
 static const char help_evict[] =
 "usage: firn evict [--dry-run] [--force] [--json] [--kind KIND] [--place PLACE] PID... GROUP...\n"
@@ -100,7 +103,7 @@ static const char help_list[] =
 static const char help_show[] =
 "usage: firn show [--json] PID\n"
 "\n"
-"All that is known of a frozen or evicted process.\n";
+"All that is known of a frozen or evicted process, or of one that woke.\n";
 static const char help_explain[] =
 "usage: firn explain [--json] PID... [--tree PID]...\n"
 "\n"
@@ -200,7 +203,7 @@ static int do_change(const struct firn_args *a)
 	struct firn_result *result = NULL;
 	struct firn_error e;
 	unsigned int flags = (a->dry_run ? FIRN_DRY_RUN : 0) | (a->all ? FIRN_ALL : 0) | (a->ram ? FIRN_IN_RAM : 0) |
-			     (a->move ? FIRN_MOVE : 0) | (a->force ? FIRN_FORCE : 0) | a->kind;
+			     (a->move ? FIRN_MOVE : 0) | (a->force ? FIRN_FORCE : 0) | (a->wake ? FIRN_WAKE : 0) | a->kind;
 	int r;
 
 	r = firn_connect(&client, FIRN_CONNECT_START, &e);

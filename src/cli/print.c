@@ -380,6 +380,62 @@ static void show_times(FILE *out, const struct firn_target *t)
 		fprintf(out, "\n");
 }
 
+static void put_time(FILE *out, int64_t ms)
+{
+	time_t at = (time_t)(ms / 1000);
+	char text[64];
+	struct tm tm;
+
+	if (ms > 0 && localtime_r(&at, &tm) && strftime(text, sizeof(text), "%Y-%m-%d %H:%M:%S", &tm))
+		fprintf(out, "%s", text);
+}
+
+static void show_wake(FILE *out, const struct firn_target *t)
+{
+	char a[160];
+
+	if (t->wake.on_use) {
+		label(out, "wake");
+		fprintf(out, "on use; %s, %lld descriptor%s", t->wake.watching ? "watched" : "not watched now",
+			(long long)t->wake.descriptors, plural(t->wake.descriptors));
+		if (t->wake.left_out > 0)
+			fprintf(out, ", %lld that cannot be", (long long)t->wake.left_out);
+		if (t->wake.hidden > 0)
+			fprintf(out, ", %lld that nothing shows", (long long)t->wake.hidden);
+		if (t->wake.due_ms > 0) {
+			fprintf(out, "; at ");
+			put_time(out, t->wake.due_ms);
+		}
+		fprintf(out, "\n");
+	}
+	if (!t->woken.by)
+		return;
+	label(out, "woken");
+	firn_print_escaped(a, sizeof(a), t->woken.by, 20);
+	fprintf(out, "by %s", a);
+	if (t->woken.number > 0)
+		fprintf(out, " %lld", (long long)t->woken.number);
+	if (t->woken.fd >= 0)
+		fprintf(out, " at descriptor %lld", (long long)t->woken.fd);
+	if (t->woken.local) {
+		firn_print_escaped(a, sizeof(a), t->woken.local, 120);
+		fprintf(out, ", %s", a);
+	}
+	if (t->woken.peer) {
+		firn_print_escaped(a, sizeof(a), t->woken.peer, 120);
+		fprintf(out, " from %s", a);
+	}
+	fprintf(out, ", ");
+	put_time(out, t->woken.at_ms);
+	fprintf(out, "\n");
+}
+
+/* One that woke, and is no target any more: nothing but that is known. */
+static bool only_woken(const struct firn_target *t)
+{
+	return t->woken.by && t->pages.total <= 0 && !t->pack.path;
+}
+
 void firn_print_show(FILE *out, const struct firn_target *t, int64_t now_ms)
 {
 	char name[96], text[256], a[16], b[16];
@@ -428,6 +484,9 @@ void firn_print_show(FILE *out, const struct firn_target *t, int64_t now_ms)
 			firn_print_size(a, sizeof(a), (double)t->memory.before),
 			firn_print_size(b, sizeof(b), (double)t->memory.after));
 	}
+	show_wake(out, t);
+	if (only_woken(t))
+		return;
 	show_pages(out, t);
 	show_pack(out, t);
 	show_io(out, "written", t->io.write_calls, t->io.write_bytes);

@@ -8,6 +8,7 @@
 #include "client/client.h"
 #include "proto/interface.h"
 
+#define FREEZE_FLAGS (EVICT_FLAGS | FIRN_WAKE)
 #define EVICT_FLAGS (FIRN_DRY_RUN | FIRN_IN_RAM | FIRN_MOVE | FIRN_COPIED | FIRN_DIRECT | FIRN_FORCE)
 
 /* The strings of a target point into the JSON. */
@@ -63,6 +64,7 @@ static void fill(struct firn_target *t, struct json_object *o)
 	struct json_object *policy = member(o, "policy", json_type_object);
 	struct json_object *refused = member(o, "refused", json_type_object);
 	struct json_object *group = member(o, "group", json_type_object);
+	struct json_object *wake, *v;
 	int64_t code;
 
 	t->id = get_string(o, "id");
@@ -134,6 +136,21 @@ static void fill(struct firn_target *t, struct json_object *o)
 	t->policy.refused = get_string(refused, "message");
 	t->group.id = get_number(group, "id");
 	t->group.selector = get_string(group, "selector");
+	wake = member(o, "wake", json_type_object);
+	v = wake ? member(wake, "watching", json_type_boolean) : NULL;
+	t->wake.on_use = v != NULL;
+	t->wake.watching = v && json_object_get_boolean(v);
+	t->wake.descriptors = get_number(wake, "descriptors");
+	t->wake.left_out = get_number(wake, "leftOut");
+	t->wake.hidden = get_number(wake, "hidden");
+	t->wake.due_ms = get_number(wake, "due");
+	wake = member(o, "woken", json_type_object);
+	t->woken.by = get_string(wake, "by");
+	t->woken.local = get_string(wake, "local");
+	t->woken.peer = get_string(wake, "peer");
+	t->woken.at_ms = get_number(wake, "at");
+	t->woken.fd = get_number(wake, "fd");
+	t->woken.number = get_number(wake, "number");
 
 	if (error) {
 		code = get_number(error, "code");
@@ -253,6 +270,7 @@ static int change(struct firn_client *c, const char *method, const struct firn_s
 		(whole ? firn_client_add(parameters, "all", json_object_new_boolean(1))
 		       : firn_client_add(parameters, "targets", firn_client_selectors(targets, count))) &&
 		(!(flags & FIRN_DRY_RUN) || firn_client_add(parameters, "dryRun", json_object_new_boolean(1))) &&
+		(!(flags & FIRN_WAKE) || firn_client_add(parameters, "wake", json_object_new_boolean(1))) &&
 		(!(flags & FIRN_FORCE) || firn_client_add(parameters, "force", json_object_new_boolean(1))) &&
 		(!kind || firn_client_add(parameters, "kind", json_object_new_string(kind))) &&
 		(!(flags & FIRN_IN_RAM) ||
@@ -272,7 +290,7 @@ FIRN_API int firn_freeze(struct firn_client *client, const struct firn_selector 
 			 size_t count, unsigned int flags, struct firn_result **ret,
 			 struct firn_error *error)
 {
-	return change(client, FIRN_METHOD_FREEZE, targets, count, flags, EVICT_FLAGS, ret, error);
+	return change(client, FIRN_METHOD_FREEZE, targets, count, flags, FREEZE_FLAGS, ret, error);
 }
 
 FIRN_API int firn_evict(struct firn_client *client, const struct firn_selector *targets,

@@ -52,6 +52,25 @@ struct firn_group {
 const char *firn_target_state_name(enum firn_target_state s);
 const char *firn_phase_name(enum firn_phase p);
 
+/* What woke a target. */
+struct firn_woken {
+	uint64_t at_ms;              /* realtime; 0: nothing has */
+	char kind[16];               /* a short stable word, see firn(1) */
+	int32_t fd;                  /* the target's descriptor; -1: none */
+	int32_t number;              /* of the signal, or the PID of the child, the thread, the other of its group */
+	char local[128], peer[128];  /* addresses, or a path; "": none */
+};
+
+/* How a frozen target is watched. */
+struct firn_watching {
+	uint64_t id;                 /* targets of one number are woken together; 0: not to be woken */
+	bool on;                     /* its descriptors are looked at now */
+	uint32_t descriptors;        /* copies that are */
+	uint32_t left_out;           /* that should be, and cannot */
+	uint32_t hidden;             /* threads that wait for what no descriptor shows */
+	uint64_t due_ms;             /* realtime: when a timeout wakes it; 0: none */
+};
+
 /* All there is to know of a target, by value. */
 struct firn_report {
 	pid_t pid;                   /* 0: a forked child not yet identified */
@@ -73,6 +92,8 @@ struct firn_report {
 	uint64_t pages;              /* that this eviction took */
 	uint64_t set_pages;          /* of the working set that its pack begins with; after a thaw, that the next will */
 	uint64_t recorded_pages;     /* asked for since the eviction, as far as they are noted */
+	struct firn_watching wake;
+	struct firn_woken woken;     /* the last time, also where it is no target any more */
 	uint64_t ns[FIRN_PHASES];    /* 0: did not happen */
 	uint64_t group;              /* its group's id; 0: it is alone */
 	char group_text[FIRN_GROUP_TEXT];
@@ -90,7 +111,10 @@ struct firn_engine_config {
 	uint64_t *generation;        /* counts packs under this key; shared memory that outlives the agent */
 	pid_t keeper;                /* refused as a target */
 	uint64_t buffer_bytes;       /* of an eviction, at most; 0: the builder's */
+	uint64_t wake_tick_ns;       /* timers and timeouts shorter than this do not wake; 0: FIRN_WAKE_TICK_NS */
 };
+
+#define FIRN_WAKE_TICK_NS (10ull * 1000000000u)
 
 /*
  * Make an engine: probe the kernel, check the store, start the pagers.
@@ -117,6 +141,7 @@ void firn_engine_set_keeper(struct firn_engine *en, pid_t keeper);
 
 struct firn_evict_options {
 	bool freeze;                 /* leave it stopped */
+	uint64_t wake;               /* with freeze: wake it on use; a number of firn_engine_wake_id(), else 0 */
 	bool dry_run;                /* plan only */
 	enum firn_pack_kind kind;    /* 0: the engine's */
 	pid_t client;                /* neither it nor an ancestor of it is touched */
@@ -170,6 +195,8 @@ void firn_engine_each(struct firn_engine *en, void (*fn)(void *arg, const struct
 pid_t firn_engine_keeper(struct firn_engine *en);
 /* One target's report.  Returns 0, or -ENOENT. */
 int firn_engine_show(struct firn_engine *en, pid_t pid, struct firn_report *ret);
+/* The same of a process that is no target any more, since it was woken: ret->woken says what did it. */
+int firn_engine_show_woken(struct firn_engine *en, pid_t pid, struct firn_report *ret);
 
 /* Forget targets that have ended (or run another program now).  Cheap; call when idle.  Returns how many
  * targets are left. */
@@ -182,6 +209,26 @@ unsigned int firn_engine_reap(struct firn_engine *en);
 void firn_engine_move_packs(struct firn_engine *en);
 /* Bytes that packs take in memory. */
 uint64_t firn_engine_ram_bytes(struct firn_engine *en);
+
+/*
+ * Wake on use.  Targets that were frozen with one number are woken together: one for each target, or one for
+ * all of a group.
+ */
+uint64_t firn_engine_wake_id(struct firn_engine *en);
+/*
+ * All that is to be frozen under @id is: watch it from here on.  0: whatever is frozen and to be woken and not watched
+ * yet, those of a freeze under way excepted: after recovery, and when idle.  Waits for operations on the targets.
+ */
+void firn_engine_watch(struct firn_engine *en, uint64_t id);
+/*
+ * Whom to tell that there is something to do for the targets of @id, from a thread of the engine's that holds nothing: to
+ * thaw them.  @line: what happened, for the log.  Once; before, nothing is watched.  Returns 0, or -errno: nothing ever is.
+ */
+int firn_engine_on_wake(struct firn_engine *en, void (*fn)(void *arg, uint64_t id, const char *line), void *arg);
+/* Tell nobody any more: afterwards @fn is not called. */
+void firn_engine_wake_end(struct firn_engine *en);
+/* The pids of frozen targets of @id, at most @max.  Returns how many there are. */
+unsigned int firn_engine_wake_members(struct firn_engine *en, uint64_t id, pid_t *pids, unsigned int max);
 
 /* May a user with @uid (and @gid) ptrace @pid?  Root may.  Returns 0, -ESRCH, or -EPERM. */
 int firn_engine_may_trace(uid_t uid, gid_t gid, pid_t pid);

@@ -106,6 +106,10 @@ static int take(struct firn_eviction *j)
 					    "process %d was let run by somebody else while its group was stopped: try again", j->t->pid);
 		}
 	}
+	if (j->held)
+		image->wake = j->held->image->wake;
+	else if (j->o->freeze && j->o->wake)
+		firn_wake_note(j->en, j->t, j->o->wake);
 	firn_point(FIRN_POINT_STOPPED);
 	err = firn_proc_start_time(j->t->pid, &start_time);
 	if (err || start_time != image->start_time) {

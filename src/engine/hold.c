@@ -74,6 +74,8 @@ static int stop(struct firn_engine *en, struct firn_target *t, const struct firn
 		goto out;
 	}
 	t->image->was_stopped = j->stop.group_stop;
+	if (o->wake)
+		firn_wake_note(en, t, o->wake);
 	/* Said before it is done: a successor finds it running, or stopped by us. */
 	firn_target_set_state(t, FIRN_TARGET_HELD);
 	firn_point(FIRN_POINT_HOLD_SAID);

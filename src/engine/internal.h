@@ -20,6 +20,17 @@
 #define FIRN_IMAGE_VERSION 5u
 #define FIRN_HUGE_MAX 128u             /* neighbors are one; more are left to khugepaged */
 
+#define FIRN_WAKE_TIMERS 64u          /* timerfds that wake; the others tick */
+
+/* What a successor must know to wake it. */
+struct firn_wake_memory {
+	uint64_t id;                    /* see firn_engine_wake_id; 0: not to be woken */
+	uint64_t stopped_ms;            /* realtime: timeouts count from here */
+	uint64_t ticked;                /* signals of timers that came soon after, and mean nothing */
+	uint32_t ntimers;
+	int32_t timers[FIRN_WAKE_TIMERS];
+};
+
 /* A target's shared memory: all that a successor needs.  The link memory follows, page aligned. */
 struct firn_image {
 	uint64_t magic;
@@ -51,6 +62,7 @@ struct firn_image {
 	struct firn_workset set;
 	uint32_t nhuge, pad_huge;
 	struct firn_range huge[FIRN_HUGE_MAX];  /* in huge pages when it was evicted */
+	struct firn_wake_memory wake;
 	struct firn_armed_memory armed;
 };
 
@@ -87,6 +99,8 @@ struct firn_target {
 	bool served;                    /* known to the pager */
 	struct firn_armed armed;
 	struct firn_pack_ref *pack;
+	struct firn_watch *watch;       /* NULL: its descriptors are not looked at; whoever took the target changes it */
+	bool wake_ready;                /* the freeze that it belongs to is over */
 };
 
 struct firn_engine {
@@ -102,6 +116,13 @@ struct firn_engine {
 	bool moving;                    /* the mover's thread is there */
 	uint64_t swept_ns;              /* when the sets of ended processes were looked for; the main thread's */
 	bool keep_packs;                /* a link state could not be read: its pack is not known */
+	uint64_t wake_id;               /* the last that was given out */
+	void (*on_wake)(void *arg, uint64_t id, const char *line);
+	void *wake_arg;
+	pthread_t wake_thread;
+	bool wake_open, wake_ending;
+	pthread_cond_t wake_said;
+	struct firn_wake_note *wake_notes, **wake_last;
 	pthread_mutex_t builder_lock;   /* one gather at a time: its buffers are the agent's largest */
 };
 
@@ -234,6 +255,43 @@ int firn_hold_end(struct firn_engine *en, struct firn_target *t, struct firn_rep
 /* Of the @n targets that were taken over, by birth, let those run whose group was not frozen whole.  What is forgotten is
  * NULL then.  Returns how many those are. */
 int firn_groups_settle(struct firn_engine *en, struct firn_target **targets, int n);
+
+/* --- wake.c, watch.c: see engine.h --- */
+
+/* The target was stopped just now, to be frozen: note what of its timers is more than a tick. */
+void firn_wake_note(struct firn_engine *en, struct firn_target *t, uint64_t id);
+/*
+ * Watch the frozen target, on a thread with a descriptor table of its own: what it copies from the target is closed
+ * when it ends, and when the agent is killed, whoever shares the agent's own table.  The target is taken.
+ * Returns 0, or -errno: it is not watched.
+ */
+int firn_watch_begin(struct firn_engine *en, struct firn_target *t);
+/* End that; afterwards no copy is open.  Nothing where it is not watched.  The target is taken. */
+void firn_watch_end(struct firn_target *t);
+/* Does it go on?  False: there is none, it could not be done, or what it did led to nothing for a while. */
+bool firn_watch_goes_on(const struct firn_target *t);
+void firn_watch_fill(const struct firn_target *t, struct firn_watching *ret);
+
+#define FIRN_WAKE_PASSED 32u
+
+/* What is kept of a process's last wake, beside the images, as long as it lives. */
+struct firn_wake_record {
+	uint64_t magic;
+	struct firn_woken woken;
+	/* Descriptors that woke it by what was there before, and that it left as they were. */
+	uint32_t npassed, pad;
+	struct firn_wake_passed {
+		int32_t fd;
+		uint32_t bytes;
+		uint64_t ino;
+	} passed[FIRN_WAKE_PASSED];
+};
+
+/* Returns 0, or -errno; *@ret is zero then. */
+int firn_wake_record_load(struct firn_engine *en, pid_t pid, uint64_t start_time, struct firn_wake_record *ret);
+int firn_wake_record_save(struct firn_engine *en, pid_t pid, uint64_t start_time, const struct firn_wake_record *r);
+/* Delete those of processes that have ended. */
+void firn_wake_sweep(struct firn_engine *en);
 
 /* --- thaw.c --- */
 

@@ -215,6 +215,7 @@ static struct firn_target *open_one(struct firn_engine *en, const char *path)
 		return NULL;
 	}
 	image = t->image;
+	t->wake_ready = true;
 	en->serial = firn_max_u64(en->serial, firn_max_u64(image->serial, image->group));
 	if (image->parent && image->state == FIRN_TARGET_PLANNED)
 		goto nothing;           /* a child half made: its event is still in its parent's ring */
@@ -357,5 +358,6 @@ int firn_engine_recover(struct firn_engine *en, bool *ret_whole)
 	if (!en->keep_packs)
 		firn_image_sweep(en);
 	firn_engine_workset_sweep(en);
+	firn_wake_sweep(en);
 	return live;
 }

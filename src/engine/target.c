@@ -91,6 +91,7 @@ void firn_target_release(struct firn_engine *en, struct firn_target *t)
 
 void firn_target_forget(struct firn_engine *en, struct firn_target *t)
 {
+	firn_watch_end(t);
 	if (t->served)
 		firn_pager_remove(en->pager, &t->armed);
 	pthread_mutex_lock(&en->lock);
@@ -163,6 +164,7 @@ void firn_target_fill_report(const struct firn_target *t, struct firn_report *r)
 	memcpy(r->ns, m->ns, sizeof(r->ns));
 	r->group = m->group;
 	memcpy(r->group_text, m->group_text, sizeof(r->group_text));
+	firn_watch_fill(t, &r->wake);
 }
 
 bool firn_target_ended(struct firn_target *t)
@@ -194,8 +196,27 @@ void firn_engine_each(struct firn_engine *en, void (*fn)(void *arg, const struct
 	pthread_mutex_unlock(&en->lock);
 }
 
+int firn_engine_show_woken(struct firn_engine *en, pid_t pid, struct firn_report *ret)
+{
+	struct firn_wake_record record;
+	struct firn_proc proc;
+
+	memset(ret, 0, sizeof(*ret));
+	if (firn_proc_read(pid, &proc) || firn_wake_record_load(en, pid, proc.start_time, &record))
+		return -ENOENT;
+	ret->pid = pid;
+	ret->start_time = proc.start_time;
+	memcpy(ret->comm, proc.comm, sizeof(ret->comm));
+	ret->state = FIRN_TARGET_RESIDENT;
+	ret->since_ms = record.woken.at_ms;
+	ret->memory_before = ret->memory_after = proc.rss_anon_bytes;
+	ret->woken = record.woken;
+	return 0;
+}
+
 int firn_engine_show(struct firn_engine *en, pid_t pid, struct firn_report *ret)
 {
+	struct firn_wake_record record;
 	int err = -ENOENT;
 
 	memset(ret, 0, sizeof(*ret));
@@ -209,7 +230,11 @@ int firn_engine_show(struct firn_engine *en, pid_t pid, struct firn_report *ret)
 		}
 	}
 	pthread_mutex_unlock(&en->lock);
-	return err;
+	if (err)
+		return err;
+	firn_wake_record_load(en, pid, ret->start_time, &record);
+	ret->woken = record.woken;
+	return 0;
 }
 
 pid_t firn_engine_keeper(struct firn_engine *en)
@@ -239,6 +264,7 @@ unsigned int firn_engine_reap(struct firn_engine *en)
 	if (now - en->swept_ns > SWEEP_NS) {
 		en->swept_ns = now;
 		firn_engine_workset_sweep(en);
+		firn_wake_sweep(en);
 	}
 	/* By order of birth.  Asking takes the layout lock, which others hold when they want the registry's:
 	 * so the target is taken, and asked without. */

@@ -355,6 +355,9 @@ int firn_target_let_run(struct firn_target *t, struct firn_err *e)
 	struct firn_stop stop;
 	int err;
 
+	/* What it closes when it runs must be closed by that. */
+	firn_watch_end(t);
+
 	if ((t->image->state != FIRN_TARGET_FROZEN && t->image->state != FIRN_TARGET_HELD) || t->image->was_stopped)
 		return 0;
 	err = firn_proc_read(t->pid, &proc);
@@ -383,6 +386,7 @@ int firn_thaw_target(struct firn_engine *en, struct firn_target *t, const struct
 	struct firn_proc proc;
 	int err = 0;
 
+	firn_watch_end(t);
 	if (image->state == FIRN_TARGET_HELD)
 		return firn_hold_end(en, t, ret);
 	if (!o->began_ns)

@@ -113,6 +113,15 @@ static void note_fault(struct firn_pager *p, struct slot *s, uint64_t address)
 	pthread_mutex_unlock(&p->lock);
 }
 
+/* Whoever watches a stopped target wants to know that it runs.  Layout lock held. */
+static void tell_of_fault(const struct firn_armed *a)
+{
+	uint64_t one = 1;
+
+	if (a->on_fault >= 0 && write(a->on_fault, &one, sizeof(one)) < 0)
+		return;                 /* full: it was told often enough */
+}
+
 /*
  * Read what the kernel has for us, all of it, and apply the layout events: before any fault of the same
  * batch is served.  Faults are queued.  Layout lock held exclusively.
@@ -139,6 +148,7 @@ static void drain(struct firn_pager *p, struct slot *s)
 			const struct uffd_msg *m = &r->slots[k];
 
 			if (m->event == UFFD_EVENT_PAGEFAULT) {
+				tell_of_fault(a);
 				note_fault(p, s, firn_align_down(m->arg.pagefault.address, a->link.page_size));
 				continue;
 			}

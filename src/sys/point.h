@@ -72,6 +72,8 @@
 	X(THAW_DISARMED, "thaw.disarmed")                       \
 	X(THAW_CLOSED, "thaw.closed")                           \
 	X(THAW_LEFT, "thaw.left")                               \
+	X(WATCHED, "wake.watched")                              \
+	X(WOKEN, "wake.woken")                                  \
 	X(MOVE_PIECE, "move.piece")                             \
 	X(MOVE_COPIED, "move.copied")                           \
 	X(MOVE_SAID, "move.said")                               \

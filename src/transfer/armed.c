@@ -21,7 +21,7 @@ int firn_armed_init(struct firn_armed *a, pid_t pid, struct firn_armed_memory *m
 	int err;
 
 	memset(a, 0, sizeof(*a));
-	a->uffd = -1;
+	a->uffd = a->on_fault = -1;
 	a->pid = pid;
 	a->m = m;
 	err = pthread_rwlockattr_init(&attr);

@@ -53,6 +53,7 @@ struct firn_armed {
 	_Atomic uint32_t pull;       /* one more than the block where faults in order would meet a stream; 0: none */
 	struct firn_window window;   /* what a stream has at hand */
 	atomic_bool gone;            /* the address space has ended */
+	int on_fault;                /* an eventfd that is told of faults; -1: none.  Layout lock */
 	void *owner;                 /* the engine's target; not looked at here */
 };
 
