@@ -14,6 +14,7 @@ all: $(BUILD)/build.ninja
 help:
 	@echo 'make              build into $(BUILD)/ (BUILD=dir for another place)'
 	@echo 'make demo         freeze and thaw a real redis-server (root)'
+	@echo 'make demo-pressure  three servers give their memory to a job that matters more (root)'
 	@echo 'make check        every check and test (root for the live ones); ends with one line of counts'
 	@echo 'make unit         the unit tests alone'
 	@echo 'make bench        freeze and thaw beside swap, zswap and zram (root; ARGS=--quick for a first look)'
@@ -53,6 +54,10 @@ malloctsan:
 demo: all
 	@BUILD=$(abspath $(BUILD)) tools/demo
 
+# Three servers give their memory to a job that matters more.
+demo-pressure: all
+	@BUILD=$(abspath $(BUILD)) tools/demo-pressure
+
 unit: all
 	@$(MESON) test -C $(BUILD) --no-rebuild --suite unit --print-errorlogs
 
@@ -78,4 +83,4 @@ install: $(BUILD)/build.ninja
 clean:
 	rm -rf build build-clang build-asan build-tsan build-mallocchecks $(BUILD)
 
-.PHONY: all help clang asan tsan mallocchecks malloctsan demo unit check includes bench bench-malloc install clean
+.PHONY: all help clang asan tsan mallocchecks malloctsan demo demo-pressure unit check includes bench bench-malloc install clean
