@@ -296,6 +296,7 @@ def test_one_has_nothing_to_evict(firn, crowd, locked):
     assert state_of(l.pid) == "T" and all(state_of(v.pid) == "T" for v in vs)
     assert firn.show(l.pid)["state"] == "held"
     assert "held" in firn.ok("list").out
+    assert 'targets{state="held"} 1' in firn.ok("stats", "--format=openmetrics").out
     result = firn.run("freeze", l.pid)
     assert result.code == REFUSED and "already held" in result.one_line_error()
     # The next agent leaves all of it stopped.
@@ -636,3 +637,20 @@ def test_killed_in_a_thaw(firn, crowd, locked, point, nth):
     l.cmd("hello")
     whole(firn, vs)
     assert firn.list() == []
+
+
+# Verbs that do not change memory
+
+def test_explain_and_priority(firn, crowd):
+    group, vs = crowd(2)
+    pids = sorted(v.pid for v in vs)
+    firn.start()
+    result = firn.ok("explain", "--cgroup", group.path, "--json").json
+    assert sorted(t["pid"] for t in result["targets"]) == pids
+    firn.ok("priority", "--cgroup", group.path, "7")
+    for t in firn.ok("explain", "--name", "heap", "--json").json["targets"]:
+        assert t["pid"] in pids and t["policy"]["priority"] == 7, t
+    result = firn.run("priority", "--cgroup", "/no-such-group", "7")
+    assert result.code == NO_TARGET and "no cgroup" in result.one_line_error()
+    result = firn.run("explain", "--name", "no-such-name")
+    assert result.code == NO_TARGET, result

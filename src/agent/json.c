@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 #include "agent/json.h"
 
+#include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -173,4 +174,45 @@ struct json_object *firn_json_report_why(const struct firn_report *r, const char
 	if (r->err.code)
 		json_object_object_add(o, "error", firn_json_trouble(&r->err));
 	return as_text(o);
+}
+
+/* An integer of @o that is a pid; 0 where it is none. */
+static pid_t get_pid(struct json_object *o, const char *key)
+{
+	struct json_object *v;
+	int64_t n;
+
+	if (!json_object_object_get_ex(o, key, &v) || !json_object_is_type(v, json_type_int))
+		return 0;
+	n = json_object_get_int64(v);
+	return n > 0 && n <= INT32_MAX ? (pid_t)n : 0;
+}
+
+int firn_json_selector(struct json_object *o, struct firn_select *ret, struct firn_err *e)
+{
+	int by = -1;
+
+	if (!json_object_is_type(o, json_type_object))
+		return -EINVAL;
+	for (int i = 0; firn_select_word((enum firn_select_by)i); i++) {
+		if (!json_object_object_get_ex(o, firn_select_word((enum firn_select_by)i), NULL))
+			continue;
+		if (by >= 0)
+			return -EINVAL;
+		by = i;
+	}
+	if (by == FIRN_BY_PID || by == FIRN_BY_TREE) {
+		pid_t pid = get_pid(o, firn_select_word((enum firn_select_by)by));
+
+		return pid ? firn_select_make(ret, (enum firn_select_by)by, pid, NULL, e) : -EINVAL;
+	}
+	if (by >= 0) {
+		struct json_object *v;
+
+		json_object_object_get_ex(o, firn_select_word((enum firn_select_by)by), &v);
+		if (!json_object_is_type(v, json_type_string))
+			return -EINVAL;
+		return firn_select_make(ret, (enum firn_select_by)by, 0, json_object_get_string(v), e);
+	}
+	return -EINVAL;
 }

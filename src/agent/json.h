@@ -7,6 +7,7 @@
 
 #include <json-c/json.h>
 
+#include "agent/select.h"
 #include "engine/engine.h"
 
 /* A Target, to be sent: an object that has its text and no fields.  The caller owns it. */
@@ -14,6 +15,10 @@ struct json_object *firn_json_report(const struct firn_report *r);
 
 /* The same, with the sentence that says why it was chosen; NULL: nobody did. */
 struct json_object *firn_json_report_why(const struct firn_report *r, const char *why);
+
+/* What a request names: the one member of @o that is a selector.  Returns 0, or -EINVAL, with *@e where it is known why:
+ * else @o is not of the interface. */
+int firn_json_selector(struct json_object *o, struct firn_select *ret, struct firn_err *e);
 
 /* Parameters of error Failed. */
 struct json_object *firn_json_trouble(const struct firn_err *e);

@@ -149,7 +149,7 @@ static void visit(struct teller *t, const struct firn_metrics *m, const struct f
 	t->histogram(t, bytes_bounds, &m->evict_bytes);
 
 	t->family(t, "targets", "gauge", "", "Targets by their state.");
-	for (int s = FIRN_TARGET_PLANNED; s <= FIRN_TARGET_WEDGED; s++)
+	for (int s = FIRN_TARGET_PLANNED; s < FIRN_TARGET_STATES; s++)
 		t->sample(t, "state", firn_target_state_name((enum firn_target_state)s), NULL, NULL, now->targets[s]);
 	gauge(t, "out_bytes", "bytes", "Memory of targets that is not in RAM now.", (double)now->out_bytes);
 	t->family(t, "pack_bytes", "gauge", "bytes", "What packs take, by their place.");

@@ -54,7 +54,7 @@ struct firn_metrics {
 
 /* What holds at the moment of telling; what is not known is left out. */
 struct firn_metrics_now {
-	unsigned int targets[FIRN_TARGET_WEDGED + 1];
+	unsigned int targets[FIRN_TARGET_STATES];
 	uint64_t out_bytes, store_bytes, ram_bytes;
 	uint64_t faults;                /* of the targets that are there */
 	uint64_t memory_total, memory_available;

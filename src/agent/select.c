@@ -410,19 +410,3 @@ int firn_select_list(const struct firn_select *s, const struct firn_asker *who, 
 	qsort(list, l.n, sizeof(*list), by_age);
 	return (int)l.n;
 }
-
-unsigned int firn_tree(pid_t pid, pid_t *pids, unsigned int n, unsigned int max)
-{
-	struct firn_chosen *list = calloc(FIRN_SELECT_MAX, sizeof(*list));
-	struct firn_asker root = { 0 };
-	struct firn_select s;
-	unsigned int others;
-	int found = 0;
-
-	if (list && !firn_select_make(&s, FIRN_BY_TREE, pid, NULL, NULL) && !firn_select_find(&s, NULL))
-		found = firn_select_list(&s, &root, list, &others, NULL);
-	for (int i = 0; i < found && n < max; i++)
-		pids[n++] = list[i].pid;
-	free(list);
-	return n;
-}

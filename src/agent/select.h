@@ -74,7 +74,4 @@ int firn_select_find(struct firn_select *s, struct firn_err *e);
 int firn_select_list(const struct firn_select *s, const struct firn_asker *who, struct firn_chosen *list,
 		     unsigned int *ret_others, struct firn_err *e);
 
-/* @pid and its descendants, oldest first, appended to @pids, which has room for @max.  Returns how many there are then. */
-unsigned int firn_tree(pid_t pid, pid_t *pids, unsigned int n, unsigned int max);
-
 #endif

@@ -226,36 +226,6 @@ static bool get_kind(struct json_object *parameters, enum firn_pack_kind *ret)
 	return *ret != 0;
 }
 
-/* What a request names: one member of @o that is a selector.  Returns 0, or -EINVAL, with *@e where it is known why. */
-static int get_selector(struct json_object *o, struct firn_select *ret, struct firn_err *e)
-{
-	int by = -1;
-
-	if (!json_object_is_type(o, json_type_object))
-		return -EINVAL;
-	for (int i = 0; firn_select_word((enum firn_select_by)i); i++) {
-		if (!json_object_object_get_ex(o, firn_select_word((enum firn_select_by)i), NULL))
-			continue;
-		if (by >= 0)
-			return -EINVAL;
-		by = i;
-	}
-	if (by == FIRN_BY_PID || by == FIRN_BY_TREE) {
-		pid_t pid = get_pid(o, firn_select_word((enum firn_select_by)by));
-
-		return pid ? firn_select_make(ret, (enum firn_select_by)by, pid, NULL, e) : -EINVAL;
-	}
-	if (by >= 0) {
-		struct json_object *v;
-
-		json_object_object_get_ex(o, firn_select_word((enum firn_select_by)by), &v);
-		if (!json_object_is_type(v, json_type_string))
-			return -EINVAL;
-		return firn_select_make(ret, (enum firn_select_by)by, 0, json_object_get_string(v), e);
-	}
-	return -EINVAL;
-}
-
 static bool start_job(struct server *s, struct firn_job *job)
 {
 	job->jobs = s->jobs;
@@ -321,7 +291,7 @@ static void change(struct server *s, struct connection *c, enum firn_method meth
 	for (size_t i = 0; !job->all && i < json_object_array_length(targets); i++) {
 		struct firn_err e = { 0 };
 
-		if (!get_selector(json_object_array_get_idx(targets, i), &job->selects[job->nselects++], &e))
+		if (!firn_json_selector(json_object_array_get_idx(targets, i), &job->selects[job->nselects++], &e))
 			continue;
 		if (e.code)
 			reply_error(s, c, FIRN_ERROR_FAILED, firn_json_trouble(&e));

@@ -59,15 +59,36 @@ static bool get_number(struct running *r, const char *key, int64_t min, int64_t 
 	return false;
 }
 
-static pid_t get_pid(struct json_object *o, const char *key)
+/* The processes of a group now, appended to @pids.  Returns how many there are then, or -1: it was answered. */
+static int add_group(struct running *r, struct firn_select *s, pid_t *pids, unsigned int n)
 {
-	struct json_object *v;
-	int64_t n;
+	struct firn_chosen *list = calloc(FIRN_SELECT_MAX, sizeof(*list));
+	struct firn_asker who = {
+		.uid = r->t.peer.uid,
+		.gid = r->t.peer.gid,
+		.client = r->t.peer.pid,
+		.keeper = firn_engine_keeper(r->t.jobs->engine),
+		.scope = r->t.jobs->scope,
+	};
+	struct firn_err e = { 0 };
+	unsigned int others = 0;
+	int found = -1;
 
-	if (!json_object_object_get_ex(o, key, &v) || !json_object_is_type(v, json_type_int))
-		return 0;
-	n = json_object_get_int64(v);
-	return n > 0 && n <= INT32_MAX ? (pid_t)n : 0;
+	if (!list)
+		firn_err_set(&e, FIRN_EXIT_FAILED, ENOMEM, "no-memory", "the agent has no memory for this request: try again");
+	else if (!firn_select_find(s, &e))
+		found = firn_select_list(s, &who, list, &others, &e);
+	if (!e.code && !found && others)
+		firn_err_set(&e, FIRN_EXIT_NOT_PERMITTED, EPERM, "not-permitted", "%.120s: none of its processes is yours", s->text);
+	else if (!e.code && !found)
+		firn_err_set(&e, FIRN_EXIT_NOT_FOUND, ESRCH, "empty", "%.150s: no process matches", s->text);
+	for (int i = 0; i < found && n < FIRN_JOB_TARGETS; i++)
+		pids[n++] = list[i].pid;
+	free(list);
+	if (!e.code)
+		return (int)n;
+	answer_error(r, &e);
+	return -1;
 }
 
 /* The processes that are named; @ret_tree (may be NULL): of each, whether it stands for its descendants too, which are
@@ -84,17 +105,27 @@ static int get_pids(struct running *r, pid_t *pids, bool *ret_tree)
 	if (!json_object_is_type(targets, json_type_array))
 		goto bad;
 	for (size_t i = 0; i < json_object_array_length(targets); i++) {
-		struct json_object *t = json_object_array_get_idx(targets, i);
-		pid_t pid = get_pid(t, "pid"), tree = get_pid(t, "tree");
+		struct firn_err e = { 0 };
+		struct firn_select s;
 
-		if (!pid == !tree || n == FIRN_JOB_TARGETS)
+		if (firn_json_selector(json_object_array_get_idx(targets, i), &s, &e)) {
+			if (!e.code)
+				goto bad;
+			answer_error(r, &e);
+			return -1;
+		}
+		if (n == FIRN_JOB_TARGETS)
 			goto bad;
-		if (tree && !ret_tree) {
-			n = firn_tree(tree, pids, n, FIRN_JOB_TARGETS);
-		} else {
+		if (s.by == FIRN_BY_PID || (s.by == FIRN_BY_TREE && ret_tree)) {
 			if (ret_tree)
-				ret_tree[n] = tree != 0;
-			pids[n++] = pid ? pid : tree;
+				ret_tree[n] = s.by == FIRN_BY_TREE;
+			pids[n++] = s.pid;
+		} else {
+			int more = add_group(r, &s, pids, n);
+
+			if (more < 0)
+				return -1;
+			n = (unsigned int)more;
 		}
 	}
 	return (int)n;

@@ -105,7 +105,7 @@ static const char help_show[] =
 "\n"
 "All that is known of a frozen or evicted process, or of one that woke.\n";
 static const char help_explain[] =
-"usage: firn explain [--json] PID... [--tree PID]...\n"
+"usage: firn explain [--json] PID... GROUP...\n"
 "\n"
 "What the agent would do with a process now, which rule gives its priority, its place in the queue\n"
 "of those that would give memory, what that would gain and cost; and whether it can be evicted.\n";
@@ -115,7 +115,7 @@ static const char help_reclaim[] =
 "Evict processes of a priority below N (50) until SIZE, as in 2G, is available; the lowest first,\n"
 "the longest idle among them.  Fails, having said what each gave, where that is not enough.\n";
 static const char help_priority[] =
-"usage: firn priority [--json] PID... [--tree PID]... N\n"
+"usage: firn priority [--json] PID... GROUP... N\n"
 "\n"
 "Set the priority, 0 to 100, for as long as the process lives; higher matters more.  Only root raises\n"
 "it above what the rules say.  --tree PID: of its descendants too.\n";

@@ -25,6 +25,8 @@ enum firn_target_state {
 	FIRN_TARGET_HELD,            /* stopped with its group; nothing of it is evicted, it has no pack */
 };
 
+#define FIRN_TARGET_STATES (FIRN_TARGET_HELD + 1)
+
 enum firn_phase {
 	FIRN_PHASE_PLAN,
 	FIRN_PHASE_STOP,

@@ -115,6 +115,46 @@ def test_digest(firn, redis):
         before = redis.digest()
 
 
+def test_server_and_client_as_one(firn, victims):
+    """A server and a client that talk without pause, in one tree: neither notices anything."""
+    if not shutil.which("redis-server"):
+        pytest.skip("redis-server is not installed")
+    path = os.path.join(firn.runtime, "pair.sock")
+    v = victims("sh", argv=["sh", "-c", f"""redis-server --port 0 --unixsocket {path} --save '' --appendonly no >/dev/null &
+echo ready
+exec python3 -c '
+import select, socket, sys, time
+while True:
+    try:
+        s = socket.socket(socket.AF_UNIX)
+        s.connect("{path}")
+        break
+    except OSError:
+        time.sleep(0.01)
+f = s.makefile("rwb")
+n = 0
+while True:
+    n += 1
+    f.write(b"*2\\r\\n$4\\r\\nINCR\\r\\n$1\\r\\na\\r\\n")
+    f.flush()
+    assert f.readline() == b":%d\\r\\n" % n
+    if select.select([0], [], [], 0)[0]:
+        sys.stdin.readline()
+        print("ok", n, flush=True)
+'"""])
+    last = int(v.cmd("count"))
+    for verb in ("freeze", "evict", "freeze"):
+        targets = firn.ok(verb, "--tree", v.pid, "--json").targets
+        assert len(targets) == 2
+        firn.ok("thaw", "--tree", v.pid)
+        now = int(v.cmd("count"))
+        assert now > last
+        last = now
+    assert firn.list() == []
+    for child in harness.read(f"/proc/{v.pid}/task/{v.pid}/children").split():
+        os.kill(int(child), 9)
+
+
 def test_it_answers_before_it_is_whole(firn, redis):
     firn.evict(redis.pid)
     assert redis.call("PING") == b"PONG"
