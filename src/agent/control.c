@@ -457,6 +457,24 @@ static bool presses(struct firn_control *c)
 	return yes;
 }
 
+/* Write the metrics where they are due.  Returns in how many ms they are again; -1: never. */
+static int write_metrics(struct firn_control *c)
+{
+	struct firn_metrics_now moment;
+	char *text;
+
+	pthread_mutex_lock(&c->lock);
+	firn_textfile_set(&c->textfile, c->config->metrics_textfile, c->config->metrics_ns);
+	pthread_mutex_unlock(&c->lock);
+	if (!firn_textfile_wait_ms(&c->textfile, now())) {
+		firn_control_now(c, &moment);
+		text = firn_metrics_text(c->setup.metrics, &moment, true);
+		firn_textfile_write(&c->textfile, text, now());
+		free(text);
+	}
+	return firn_textfile_wait_ms(&c->textfile, now());
+}
+
 static void *run(void *arg)
 {
 	struct firn_control *c = arg;
@@ -466,13 +484,16 @@ static void *run(void *arg)
 	while (chosen && !c->stopping) {
 		struct pollfd p[2] = { { c->wake, POLLIN, 0 }, { c->trigger, POLLPRI, 0 } };
 		bool automatic, triggered = false;
+		int wait_ms = write_metrics(c);
 		uint64_t count, look_ns;
 
 		pthread_mutex_lock(&c->lock);
 		automatic = c->config->automatic != FIRN_AUTO_NO;
 		look_ns = c->config->look_ns;
 		pthread_mutex_unlock(&c->lock);
-		poll(p, c->trigger >= 0 && automatic ? 2 : 1, automatic ? (int)(GLANCE_NS / 1000000) : -1);
+		if (automatic && (wait_ms < 0 || wait_ms > (int)(GLANCE_NS / 1000000)))
+			wait_ms = GLANCE_NS / 1000000;
+		poll(p, c->trigger >= 0 && automatic ? 2 : 1, wait_ms);
 		if (read(c->wake, &count, sizeof(count)) > 0)
 			next = 0;
 		if (p[1].revents & POLLERR) {

@@ -11,6 +11,7 @@
 
 #include "agent/control.h"
 #include "agent/ledger.h"
+#include "agent/textfile.h"
 #include "agent/view.h"
 
 #define FIRN_MAX_CHOSEN 256u
@@ -36,6 +37,7 @@ struct firn_control {
 		pid_t pid;
 	} reserved;
 	enum firn_pressure told;        /* of which the log knows */
+	struct firn_textfile textfile;  /* the control thread's */
 };
 
 /* What was decided for one target, to be done when the view may have changed. */
