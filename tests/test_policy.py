@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from harness import FAILED, FIRN, NO_TARGET, NOBODY, NOT_PERMITTED, REFUSED, USAGE, anon_kib, read, wait_until
+from harness import FAILED, FIRN, NO_AGENT, NO_TARGET, NOBODY, NOT_PERMITTED, REFUSED, USAGE, anon_kib, read, wait_until
 
 MIB = 1 << 20
 
@@ -87,6 +87,26 @@ def test_explain(firn, config, holders):
         assert "refused" not in target
     text = firn.ok("explain", low.pid).out
     assert "priority  10, set by request" in text and "evict     possible" in text, text
+
+
+def test_explain_all(firn, config, holders):
+    """Without a target: all in scope, those first that would give first; text and JSON in the same order."""
+    large, small = holders(48, 1), holders(1, 3)
+    firn.ok("priority", large.pid, 10)
+    targets = firn.ok("explain", "--json").targets
+    places = [t["policy"]["place"] for t in targets]
+    pids = [t["pid"] for t in targets]
+    assert large.pid in pids and small.pid in pids
+    queued = [p for p in places if p]
+    assert queued == sorted(queued) and places[:len(queued)] == queued, places
+    lines = firn.ok("explain").out.splitlines()
+    assert lines[0].split() == ["PID", "NAME", "STATE", "PRI", "PRIVATE", "IDLE", "GAIN", "NOW"]
+    row = next(line for line in lines if line.split()[0] == str(large.pid))
+    assert row.split()[2:4] == ["running", "10"], row
+    reason = next(t["policy"]["reason"] for t in targets if t["pid"] == small.pid)
+    assert next(line for line in lines if line.split()[0] == str(small.pid)).endswith("  " + reason)
+    assert all(len(line) <= 80 for line in lines[:-1]), lines
+    assert "available" in lines[-1]
 
 
 def test_explain_refusal(firn, config):
@@ -382,7 +402,56 @@ def test_stats(firn, config, holders):
     evictions = [s for s in families["firn_operations"].samples if s.labels == {"verb": "evict", "cause": "request"}]
     assert evictions[0].value == 1
     assert families["firn_evict_seconds"].type == "histogram"
-    assert "evict_seconds_count" in firn.ok("stats").out
+    text = firn.ok("stats").out.splitlines()
+    assert [line.split() for line in text if line.startswith("evict")] == [["evict", "1", "0", "0", "0", "1"]], text
+    assert any(line.startswith("why not") and line.endswith(" 1") for line in text), text
+    assert all(len(line) <= 80 for line in text), text
+
+
+def test_stats_without_an_agent(firn, config):
+    """There is nothing to tell, and none is started for it."""
+    result = firn.run("stats")
+    assert result.code == NO_AGENT
+    result.one_line_error()
+    assert not firn.agent
+
+
+TEXTFILE = """
+[agent]
+metrics-textfile = {}
+metrics-every = 1s
+"""
+
+
+def test_textfile(firn, config, holders, tmp_path):
+    """The metrics as a file for node_exporter, also where the agent decides nothing by itself."""
+    from prometheus_client.parser import text_string_to_metric_families as classic
+    path = tmp_path / "firn.prom"
+    config(QUICK + TEXTFILE.format(path))
+    victim = holders(8)
+    firn.evict(victim.pid)
+
+    def evictions():
+        samples = [s for f in classic(path.read_text()) for s in f.samples]
+        return [s.value for s in samples if s.name == "firn_operations_total" and
+                s.labels == {"verb": "evict", "cause": "request"}]
+
+    wait_until(lambda: path.exists() and evictions() == [1], 20, "the file tells of the eviction")
+    assert path.stat().st_mode & 0o7777 == 0o644
+    assert "EOF" not in path.read_text()
+    assert [p.name for p in tmp_path.iterdir() if p.name.startswith("firn.prom")] == ["firn.prom"]
+
+
+def test_textfile_that_cannot_be_written(firn, config, holders, tmp_path):
+    """One line of the log, not one each time; and when it can be, it is, since the agent looks anew."""
+    directory = tmp_path / "later"
+    config(QUICK + TEXTFILE.format(directory / "firn.prom"))
+    firn.evict(holders(8).pid)
+    wait_until(lambda: "metrics cannot be written" in firn.log(), 20, "the log says so")
+    time.sleep(2.5)
+    assert firn.log().count("metrics cannot be written") == 1
+    directory.mkdir()
+    wait_until(lambda: (directory / "firn.prom").exists(), 20, "it is written")
 
 
 def test_monitor(firn, config, holders):

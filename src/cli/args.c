@@ -35,6 +35,7 @@ enum {
 	GROUP = 65536,    /* the selectors by name: they take a value too */
 	WAKE = 1 << 21,
 	COMMAND = 32768,  /* what follows the options is a command of its own */
+	OR_NONE = 1 << 22,  /* PIDs may be left out: all are meant */
 };
 
 static const struct {
@@ -47,7 +48,7 @@ static const struct {
 	{ FIRN_VERB_THAW, "thaw", JSON | DRY_RUN | TREE | GROUP | PIDS | ALL },
 	{ FIRN_VERB_LIST, "list", JSON },
 	{ FIRN_VERB_SHOW, "show", JSON | PIDS | ONE_PID },
-	{ FIRN_VERB_EXPLAIN, "explain", JSON | TREE | GROUP | PIDS },
+	{ FIRN_VERB_EXPLAIN, "explain", JSON | TREE | GROUP | PIDS | OR_NONE },
 	{ FIRN_VERB_RECLAIM, "reclaim", JSON | DRY_RUN | SIZE | PRIORITY | TIMEOUT },
 	{ FIRN_VERB_PRIORITY, "priority", JSON | TREE | GROUP | PIDS | LAST_PRIORITY },
 	{ FIRN_VERB_RUN, "run", PRIORITY | NEED | TIMEOUT | COMMAND },
@@ -423,7 +424,9 @@ static int parse_words(struct firn_args *a, unsigned int takes, int argc, char *
 			a->verb = FIRN_VERB_HELP;
 			return FIRN_OK;
 		}
-		if (!only_targets && word[0] == '-' && word[1]) {
+		if (takes & LAST_PRIORITY && i == argc - 1 && a->count && word[0] == '-' && word[1] >= '0' && word[1] <= '9') {
+			r = take_priority(a, word);
+		} else if (!only_targets && word[0] == '-' && word[1]) {
 			const char *equals = strchr(word, '=');
 			char name[64];
 			bool used;
@@ -477,9 +480,9 @@ static int parse_words(struct firn_args *a, unsigned int takes, int argc, char *
 		return usage(a, "--all and a target exclude each other: give one of them");
 	if (takes & CHECK_OR_SHOW && !(given & CHECK_OR_SHOW))
 		return usage(a, "config lacks what to do: firn config check, or firn config show");
-	if (takes & PIDS && !a->count && !a->all)
-		return usage(a, "%s lacks its target: give a PID, as in firn %s 1234",
-			     firn_verb_name(a->verb), firn_verb_name(a->verb));
+	if (takes & PIDS && !(takes & OR_NONE) && !a->count && !a->all)
+		return usage(a, "%s lacks its target: give a PID, as in firn %s 1234%s",
+			     firn_verb_name(a->verb), firn_verb_name(a->verb), takes & LAST_PRIORITY ? " 80" : "");
 	if (takes & ONE_PID && a->count > 1)
 		return usage(a, "%s takes one PID: give one, or use firn list",
 			     firn_verb_name(a->verb));

@@ -11,6 +11,7 @@
 
 #include "cli/print.h"
 #include "cli/say.h"
+#include "cli/stats.h"
 
 /* As shells have it. */
 #define NOT_RUN 126
@@ -74,9 +75,11 @@ int firn_do_explain(const struct firn_args *a)
 		return firn_fail(a, &e);
 	if (a->json)
 		printf("%s\n", firn_result_json(result));
-	for (size_t i = 0; !a->json && i < firn_result_count(result); i++)
+	else if (!a->count)
+		firn_print_units(stdout, result, firn_want_colour());
+	for (size_t i = 0; !a->json && a->count && i < firn_result_count(result); i++)
 		explain(firn_result_target(result, i));
-	if (!a->json && firn_result_text(result, "text"))
+	if (!a->json && a->count && firn_result_text(result, "text"))
 		line("host", "%s", firn_result_text(result, "text"));
 	firn_result_free(result);
 	return FIRN_OK;
@@ -198,36 +201,6 @@ int firn_do_run(const struct firn_args *a)
 	return r == ENOENT ? NO_COMMAND : NOT_RUN;
 }
 
-/* The few numbers that people ask for; all of them are in the other formats. */
-static void print_stats(struct firn_client *client, const struct firn_args *a, int *ret)
-{
-	struct firn_error e;
-	char *text;
-
-	*ret = firn_stats(client, "openmetrics", &text, &e);
-	if (*ret != FIRN_OK) {
-		firn_fail(a, &e);
-		return;
-	}
-	for (char *l = strtok(text, "\n"); l; l = strtok(NULL, "\n")) {
-		char *blank = strrchr(l, ' ');
-		double v = blank ? strtod(blank + 1, NULL) : 0;
-		char size[16];
-		bool bytes;
-
-		if (*l == '#' || !blank || v == 0 || strstr(l, "_bucket{") || strncmp(l, "firn_", 5) ||
-		    !strncmp(l, "firn_started", 12))
-			continue;
-		*blank = 0;
-		bytes = strstr(l, "bytes") && !strstr(l, "_count");
-		if (bytes)
-			printf("%-52s %s\n", l + 5, firn_print_size(size, sizeof(size), v));
-		else
-			printf("%-52s %g\n", l + 5, v);
-	}
-	free(text);
-}
-
 int firn_do_stats(const struct firn_args *a)
 {
 	bool json = a->json || a->format == FIRN_FORMAT_JSON;
@@ -238,19 +211,16 @@ int firn_do_stats(const struct firn_args *a)
 
 	if (r != FIRN_OK)
 		return firn_fail(a, &e);
-	if (!json && a->format == FIRN_FORMAT_TEXT) {
-		print_stats(client, a, &r);
-	} else {
-		r = firn_stats(client, json ? "json" : "openmetrics", &text, &e);
-		if (r != FIRN_OK)
-			firn_fail(a, &e);
-		else
-			printf(json ? "%s\n" : "%s", text);
-		if (r == FIRN_OK)
-			free(text);
-	}
+	r = firn_stats(client, json ? "json" : "openmetrics", &text, &e);
 	firn_close(client);
-	return r;
+	if (r != FIRN_OK)
+		return firn_fail(a, &e);
+	if (!json && a->format == FIRN_FORMAT_TEXT)
+		firn_print_stats(stdout, text, firn_now_ms());
+	else
+		printf(json ? "%s\n" : "%s", text);
+	free(text);
+	return FIRN_OK;
 }
 
 static int print_event(void *arg, const char *json)

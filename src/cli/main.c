@@ -13,7 +13,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 #include <unistd.h>
 
 #include "base/types.h"
@@ -34,7 +33,7 @@ static const char help_main[] =
 "  firn thaw TARGET... | --all  bring their memory back and let them run\n"
 "  firn list                    what is frozen or evicted\n"
 "  firn show PID                all that is known of one of them\n"
-"  firn explain TARGET...       what the agent would do with them now, and why\n"
+"  firn explain [TARGET...]     what the agent would do with them, or with all, and why\n"
 "  firn reclaim SIZE            evict what matters less until so much memory is available\n"
 "  firn priority TARGET N       what matters how much, 0 to 100\n"
 "  firn run -- COMMAND          run a command with a priority, and memory for it\n"
@@ -105,10 +104,11 @@ static const char help_show[] =
 "\n"
 "All that is known of a frozen or evicted process, or of one that woke.\n";
 static const char help_explain[] =
-"usage: firn explain [--json] PID... GROUP...\n"
+"usage: firn explain [--json] [PID... GROUP...]\n"
 "\n"
 "What the agent would do with a process now, which rule gives its priority, its place in the queue\n"
-"of those that would give memory, what that would gain and cost; and whether it can be evicted.\n";
+"of those that would give memory, what that would gain and cost; and whether it can be evicted.\n"
+"Without a target: a table of all, those first that would give memory first.\n";
 static const char help_reclaim[] =
 "usage: firn reclaim [--priority N] [--timeout T] [--dry-run] [--json] SIZE\n"
 "\n"
@@ -187,14 +187,6 @@ static bool can_write_stdout(void)
 	return flags >= 0 && (flags & O_ACCMODE) != O_RDONLY;
 }
 
-static int64_t now_ms(void)
-{
-	struct timespec t;
-
-	clock_gettime(CLOCK_REALTIME, &t);
-	return (int64_t)t.tv_sec * 1000 + t.tv_nsec / 1000000;
-}
-
 static int do_change(const struct firn_args *a)
 {
 	const char *verb = firn_verb_name(a->verb);
@@ -263,7 +255,7 @@ static int do_list(const struct firn_args *a)
 	if (a->json)
 		printf("%s\n", firn_result_json(result));
 	else
-		firn_print_list(stdout, result, now_ms(), firn_want_colour());
+		firn_print_list(stdout, result, firn_now_ms(), firn_want_colour());
 	firn_result_free(result);
 	return FIRN_OK;
 }
@@ -284,7 +276,7 @@ static int do_show(const struct firn_args *a)
 	if (a->json)
 		printf("%s\n", firn_result_json(result));
 	for (size_t i = 0; !a->json && i < firn_result_count(result); i++)
-		firn_print_show(stdout, firn_result_target(result, i), now_ms());
+		firn_print_show(stdout, firn_result_target(result, i), firn_now_ms());
 	firn_result_free(result);
 	return FIRN_OK;
 }

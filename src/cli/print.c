@@ -262,6 +262,38 @@ void firn_print_list(FILE *out, const struct firn_result *result, int64_t now_ms
 	}
 }
 
+void firn_print_units(FILE *out, const struct firn_result *result, bool colour)
+{
+	const char *host = firn_result_text(result, "text");
+	char text[512];
+
+	if (firn_result_count(result) == 0)
+		fprintf(out, "nothing found: no process of yours is in the agent's scope\n");
+	else
+		fprintf(out, "%7s  %-15s  %-7s  %3s  %8s  %6s  %8s  %s\n", "PID", "NAME", "STATE", "PRI", "PRIVATE", "IDLE",
+			"GAIN", "NOW");
+	for (size_t i = 0; i < firn_result_count(result); i++) {
+		const struct firn_target *t = firn_result_target(result, i);
+		const char *on = colour ? state_colour(t) : "", *off = *on ? "\033[0m" : "", *now = t->policy.reason;
+		char comm[64], state[16], private[16], idle[16], gain[16];
+		int width = firn_print_escaped(comm, sizeof(comm), t->comm ? t->comm : "-", 15);
+
+		firn_print_escaped(state, sizeof(state), t->state ? t->state : "-", 7);
+		if (t->policy.action && strcmp(t->policy.action, "none"))
+			now = t->policy.action;
+		firn_print_escaped(text, sizeof(text), now ? now : "-", 12);
+		fprintf(out, "%7d  %s%*s  %s%-7s%s  %3lld  %8s  %6s  %8s  %s\n", (int)t->pid, comm, 15 - width, "", on, state, off,
+			(long long)t->policy.priority,
+			firn_print_size(private, sizeof(private), (double)t->policy.private_bytes),
+			firn_print_age(idle, sizeof(idle), (double)t->policy.idle_ms / 1e3),
+			firn_print_size(gain, sizeof(gain), (double)t->policy.gain), text);
+	}
+	if (host) {
+		firn_print_escaped(text, sizeof(text), host, 400);
+		fprintf(out, "%s\n", text);
+	}
+}
+
 static void label(FILE *out, const char *name)
 {
 	fprintf(out, "  %-9s ", name);

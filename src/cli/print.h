@@ -39,6 +39,9 @@ void firn_print_groups(FILE *out, const struct firn_result *result);
 /* A table, at most 80 columns wide.  @now_ms: Unix time. */
 void firn_print_list(FILE *out, const struct firn_result *result, int64_t now_ms, bool colour);
 
+/* What firn_explain() says of all: a table, at most 80 columns wide, and a line on the host. */
+void firn_print_units(FILE *out, const struct firn_result *result, bool colour);
+
 /* All that is known of a target, several lines. */
 void firn_print_show(FILE *out, const struct firn_target *t, int64_t now_ms);
 

@@ -5,6 +5,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "cli/print.h"
@@ -42,6 +43,14 @@ bool firn_want_colour(void)
 	const char *no = getenv("NO_COLOR");
 
 	return (!no || !*no) && firn_is_terminal(STDOUT_FILENO);
+}
+
+int64_t firn_now_ms(void)
+{
+	struct timespec t;
+
+	clock_gettime(CLOCK_REALTIME, &t);
+	return (int64_t)t.tv_sec * 1000 + t.tv_nsec / 1000000;
 }
 
 static void show_progress(void *arg, const struct firn_progress *p)

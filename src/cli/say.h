@@ -29,5 +29,7 @@ void firn_progress_end(struct firn_progress_line *line);
 
 bool firn_is_terminal(int fd);
 bool firn_want_colour(void);
+/* Unix time. */
+int64_t firn_now_ms(void);
 
 #endif

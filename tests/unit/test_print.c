@@ -16,6 +16,7 @@
 #include <unistd.h>
 
 #include "cli/print.h"
+#include "cli/stats.h"
 
 static void test_size(void **state)
 {
@@ -188,12 +189,55 @@ static void test_show_unknown(void **state)
 	free(text);
 }
 
+static void test_stats(void **state)
+{
+	static const char told[] =
+		"# TYPE firn_started_seconds gauge\n"
+		"firn_started_seconds 1000\n"
+		"firn_operations_total{verb=\"freeze\",cause=\"request\"} 3\n"
+		"firn_operations_total{verb=\"evict\",cause=\"policy\"} 12\n"
+		"firn_failures_total{verb=\"evict\",cause=\"request\"} 1\n"
+		"firn_failures_total{verb=\"evict\",cause=\"policy\"} 1\n"
+		"firn_refusals_total{reason=\"traced\"} 2\n"
+		"firn_refusals_total{reason=\"\033[2J\"} 1\n"
+		"firn_evicted_bytes_total 67108864\n"
+		"firn_freed_bytes_total 66060288\n"
+		"firn_out_bytes 0\n"
+		"firn_evict_seconds_sum 3\n"
+		"firn_evict_seconds_count 15\n"
+		"firn_targets{state=\"frozen\"} 2\n"
+		"firn_targets{state=\"evicted\"} 0\n"
+		"firn_lost_pages_total 1\n"
+		"# EOF\n";
+	char *text = NULL;
+	size_t size;
+	FILE *f = open_memstream(&text, &size);
+
+	(void)state;
+	firn_print_stats(f, told, 1180 * 1000);
+	fclose(f);
+	assert_non_null(strstr(text, "began 3 min ago\n"));
+	assert_non_null(strstr(text, "freeze            3        0        0        0        0\n"));
+	assert_non_null(strstr(text, "evict             0        0       12        0        2\n"));
+	assert_non_null(strstr(text, "traced 2, ?[2J 1\n"));
+	assert_non_null(strstr(text, "taken 64 MiB, given back 63 MiB; out now 0 B\n"));
+	/* Not told: no budget, no PSI; a dash for the host. */
+	assert_null(strstr(text, "budget"));
+	assert_null(strstr(text, "pressure"));
+	assert_non_null(strstr(text, "host       -, available -\n"));
+	assert_non_null(strstr(text, "targets    2 frozen\n"));
+	assert_non_null(strstr(text, "on average evict 0.20 s\n"));
+	assert_non_null(strstr(text, "1 page could not be read back\n"));
+	free(text);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_size),    cmocka_unit_test(test_times),
 		cmocka_unit_test(test_escaped), cmocka_unit_test(test_escaped_cut),
 		cmocka_unit_test(test_done),    cmocka_unit_test(test_show_unknown),
+		cmocka_unit_test(test_stats),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
