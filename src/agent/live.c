@@ -55,8 +55,9 @@ struct firn_config *firn_live_reload(struct firn_live *l)
 			 err == -ENOMEM ? "cannot be read for want of memory" : "is not valid");
 		return NULL;
 	}
-	if (strcmp(fresh->scope, old->scope) || fresh->buffer_bytes != old->buffer_bytes)
-		firn_log("the configuration has another scope or buffer: these count from the next start on");
+	if (strcmp(fresh->scope, old->scope) || fresh->buffer_bytes != old->buffer_bytes ||
+	    fresh->wake_tick_ns != old->wake_tick_ns)
+		firn_log("the configuration has another scope, buffer or wake-tick: these count from the next start on");
 	l->config = fresh;
 	firn_log("the configuration was read anew from %s, and is in force", l->dir);
 	return old;
