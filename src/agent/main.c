@@ -432,7 +432,8 @@ int main(int argc, char **argv)
 	enum firn_cipher cipher = FIRN_CIPHER_AES_256_OCB;
 	const char *kill_at = getenv("FIRN_KILL_AT"), *sleep_at = getenv("FIRN_SLEEP_AT");
 	struct firn_err e = { 0 };
-	struct options o;
+	/* Static: what it holds lasts until the end, and is not lost. */
+	static struct options o;
 	struct places p;
 	char path[600];
 	int code, lock, first_free, ready[2] = { -1, -1 };
