@@ -42,6 +42,8 @@ struct worker {
 	uint8_t *page;                  /* an original, read again */
 	struct firn_pack_run *runs;     /* what the batch consists of */
 	struct firn_scan *scans;        /* of its pages */
+	uint32_t *reused;               /* their places in the base, or FIRN_PLACE_NONE */
+	uint32_t base_run;              /* where the last was found */
 	struct job *jobs;               /* of its blocks */
 	uint32_t *sizes;
 	uint64_t *offsets;
@@ -78,6 +80,10 @@ struct firn_builder {
 	bool active;
 	bool begun;                     /* pack.generation has been used */
 	uint32_t next_block;
+	bool digests;                   /* may be made */
+	struct firn_digester digester;
+	uint32_t base_blocks;           /* of the pack's base: its own are numbered from there */
+	uint32_t reuse_below;
 	uint64_t sliced_pages;          /* added before the last end of a slice */
 	struct firn_builder_pack pack;
 	struct firn_builder_stats stats, published;
@@ -93,14 +99,16 @@ static size_t take(size_t *total, size_t bytes)
 	return at;
 }
 
-static int open_workers(struct firn_builder *b, const uint8_t *key)
+static int open_workers(struct firn_builder *b, const struct firn_builder_config *config)
 {
 	uint32_t piece_bytes = b->block_bytes > FIRN_INDEX_PIECE_BYTES ? b->block_bytes
 								       : FIRN_INDEX_PIECE_BYTES;
 	int r = 0;
 
+	if (config->digest_key)
+		r = firn_digester_open(&b->digester, config->digest_key);
 	for (uint32_t i = 0; i < b->nworkers && r == 0; i++)
-		r = firn_codec_open(&b->workers[i].codec, b->cipher, key, piece_bytes);
+		r = firn_codec_open(&b->workers[i].codec, b->cipher, config->key, piece_bytes);
 	return r;
 }
 
@@ -123,6 +131,7 @@ static size_t lay_out(struct firn_builder *b, uint8_t *map)
 		w->page = map + take(&total, b->page_size);
 		w->runs = (struct firn_pack_run *)(map + take(&total, b->batch_pages * sizeof(*w->runs)));
 		w->scans = (struct firn_scan *)(map + take(&total, b->batch_pages * sizeof(*w->scans)));
+		w->reused = (uint32_t *)(map + take(&total, b->batch_pages * sizeof(*w->reused)));
 		w->jobs = (struct job *)(map + take(&total, batch_blocks * sizeof(*w->jobs)));
 		w->sizes = (uint32_t *)(map + take(&total, batch_blocks * sizeof(*w->sizes)));
 		w->offsets = (uint64_t *)(map + take(&total, batch_blocks * sizeof(*w->offsets)));
@@ -194,7 +203,8 @@ int firn_builder_open(struct firn_builder **ret, const struct firn_builder_confi
 		free(b);
 		return r;
 	}
-	r = open_workers(b, config->key);
+	b->digests = config->digest_key != NULL;
+	r = open_workers(b, config);
 	if (r < 0) {
 		firn_builder_close(b);
 		return r;
@@ -218,9 +228,15 @@ void firn_builder_close(struct firn_builder *b)
 	}
 	firn_turn_close(&b->elide_turn);
 	firn_turn_close(&b->place_turn);
+	firn_digester_close(&b->digester);
 	firn_output_close(&b->out);
 	firn_memory_release(b->out.ring, b->map_bytes);
 	free(b);
+}
+
+void firn_builder_reuse_below(struct firn_builder *b, uint32_t blocks)
+{
+	b->reuse_below = blocks;
 }
 
 void firn_builder_abort(struct firn_builder *b)
@@ -242,6 +258,11 @@ int firn_builder_begin(struct firn_builder *b, const struct firn_builder_pack *p
 	b->active = false;
 	if ((!pack->blocks && pack->blocks_cap) || (!pack->fills && pack->fills_cap))
 		return -EINVAL;
+	if ((pack->digests || pack->base) && !b->digests)
+		return -EINVAL;
+	/* One base at most lies below a pack. */
+	if (pack->digests && pack->base)
+		return -EINVAL;
 	/* Its nonces may be used up: trying again under it would undo the encryption of both. */
 	if (b->begun && pack->generation == b->pack.generation)
 		return -EINVAL;
@@ -254,6 +275,8 @@ int firn_builder_begin(struct firn_builder *b, const struct firn_builder_pack *p
 	memset(&b->stats, 0, sizeof(b->stats));
 	b->published = b->stats;
 	b->next_block = 0;
+	b->base_blocks = pack->base ? pack->base->blocks : 0;
+	b->reuse_below = UINT32_MAX;
 	b->sliced_pages = 0;
 
 	firn_pack_make_header(h, pack, FIRN_PACK_COPIED, b->cipher, b->page_size);
@@ -335,8 +358,12 @@ static uint32_t place_page(struct firn_builder *b, struct worker *w, uint32_t k,
 	struct candidate candidate = { b, w, page };
 	uint64_t hash = w->scans[k].value;
 	struct firn_original *free_entry;
-	uint32_t value;
+	uint32_t value, base_slots = b->base_blocks * FIRN_BLOCK_PAGES;
 
+	if (w->reused[k]) {
+		b->stats.reused_pages++;
+		return w->reused[k];
+	}
 	if (w->scans[k].is_filled) {
 		if (!w->scans[k].value) {
 			b->stats.zero_pages++;
@@ -350,7 +377,7 @@ static uint32_t place_page(struct firn_builder *b, struct worker *w, uint32_t k,
 	}
 	if (firn_elider_find_original(&b->elider, hash, is_same, &candidate, &value, &free_entry)) {
 		b->stats.duplicate_pages++;
-		return firn_place(FIRN_PLACE_SLOT, value);
+		return firn_place(FIRN_PLACE_SLOT, base_slots + value);
 	}
 	value = w->first_block * FIRN_BLOCK_PAGES + w->unique;
 	if (free_entry)
@@ -359,7 +386,7 @@ static uint32_t place_page(struct firn_builder *b, struct worker *w, uint32_t k,
 	if (to != page)
 		memcpy(to, page, b->page_size);
 	b->stats.unique_pages++;
-	return firn_place(FIRN_PLACE_SLOT, value);
+	return firn_place(FIRN_PLACE_SLOT, base_slots + value);
 }
 
 /* In turn: say where each page will be, and number the blocks. */
@@ -463,6 +490,43 @@ static int place(struct firn_builder *b, struct worker *w, uint32_t n)
 	return 0;
 }
 
+/* Look at each page by itself: is it one word, and if not, is it in the base? */
+static void scan(struct firn_builder *b, struct worker *w)
+{
+	bool digests = b->pack.digests || b->pack.base;
+	uint32_t k = 0;
+
+	memset(w->reused, 0, w->npages * sizeof(*w->reused));
+	for (uint32_t n = 0; n < w->nruns; n++) {
+		const struct firn_pack_run *run = &w->runs[n];
+
+		for (uint32_t i = 0; i < run->npages; i++, k++) {
+			const uint8_t *page = w->raw + (size_t)k * b->page_size;
+			struct firn_scan *s = &w->scans[k];
+			struct firn_digest digest;
+
+			if (!digests) {
+				*s = firn_elide_scan(page, b->page_size);
+				firn_elider_expect(&b->elider, s->value);
+				continue;
+			}
+			s->is_filled = firn_elide_is_filled(page, b->page_size, &s->value);
+			if (s->is_filled)
+				continue;
+			digest = firn_digest_page(&b->digester, page, b->page_size);
+			s->value = digest.v[0];
+			if (b->pack.digests)
+				b->pack.digests[run->first_place + i] = digest;
+			if (b->pack.base)
+				w->reused[k] = firn_base_find(b->pack.base, b->page_size,
+							      run->start.v + (uint64_t)i * b->page_size, &digest,
+							      b->reuse_below, &w->base_run);
+			if (!w->reused[k])
+				firn_elider_expect(&b->elider, s->value);
+		}
+	}
+}
+
 static int encode_batch(struct firn_builder *b, struct worker *w)
 {
 	uint32_t n;
@@ -471,10 +535,7 @@ static int encode_batch(struct firn_builder *b, struct worker *w)
 	r = b->ops.read(b->ctx, w->runs, w->nruns, w->raw);
 	if (r)
 		return r;
-	for (uint32_t k = 0; k < w->npages; k++) {
-		w->scans[k] = firn_elide_scan(w->raw + (size_t)k * b->page_size, b->page_size);
-		firn_elider_expect(&b->elider, w->scans[k].value);
-	}
+	scan(b, w);
 	if (!firn_turn_await(&b->elide_turn, w->number))
 		return -ECANCELED;
 	r = elide(b, w);
@@ -607,6 +668,13 @@ int firn_builder_finish(struct firn_builder *b, const struct firn_builder_index 
 	footer.duplicate_pages = b->stats.duplicate_pages;
 	footer.unique_pages = b->stats.unique_pages;
 	footer.raw_blocks = b->stats.raw_blocks;
+	footer.reused_pages = b->stats.reused_pages;
+	if (b->pack.base) {
+		footer.base_generation = b->pack.base->generation;
+		footer.base_bytes = b->pack.base->bytes;
+		footer.base_blocks = b->pack.base->blocks;
+		memcpy(footer.base_seal, b->pack.base->seal, sizeof(footer.base_seal));
+	}
 	r = firn_pack_append_end(&end, &b->header, &x, b->out.reserved, &footer);
 	r = r < 0 ? firn_output_fail(&b->out, r) : firn_output_flush(&b->out);
 	if (r < 0)

@@ -63,6 +63,7 @@ struct firn_builder_config {
 	uint32_t page_size;             /* bytes: a power of two, 4096..65536 */
 	enum firn_cipher cipher;
 	const uint8_t *key;             /* 32 bytes, copied; NULL for FIRN_CIPHER_OFF */
+	const uint8_t *digest_key;      /* the same, for digests; NULL: no pack of it has digests or a base */
 	uint32_t workers;               /* 0: 1 */
 	uint32_t out_bytes;             /* of each of two buffers: a multiple of 4096, >= 64 KiB, and
 					 * raised to hold a block; 0: FIRN_BUILDER_OUT_BYTES */
@@ -92,7 +93,7 @@ static inline void firn_builder_closep(struct firn_builder **b)
 /*
  * Start a pack; whatever was under way is forgotten.  Allocates nothing.
  * State: open, no call under way.  Returns 0; -EINVAL a table missing, or the generation of the pack
- * before.
+ * before; digests or a base without digest_key; digests and a base.
  */
 int firn_builder_begin(struct firn_builder *b, const struct firn_builder_pack *pack);
 
@@ -126,6 +127,12 @@ int firn_builder_end_slice(struct firn_builder *b);
  */
 int firn_builder_await(struct firn_builder *b, uint64_t end);
 
+/*
+ * Of the pages added from here on, only those whose block in the base is before @blocks are taken from there
+ * (at first: all).  No add is under way.
+ */
+void firn_builder_reuse_below(struct firn_builder *b, uint32_t blocks);
+
 /* Let every call that is under way, and every later one up to begin, fail with -ECANCELED. */
 void firn_builder_abort(struct firn_builder *b);
 
@@ -142,11 +149,12 @@ int firn_builder_finish(struct firn_builder *b, const struct firn_builder_index 
 
 /* Of the pack under way or last finished, up to the last add that returned. */
 struct firn_builder_stats {
-	uint64_t pages;                 /* added: zero + fill + duplicate + unique */
+	uint64_t pages;                 /* added: zero + fill + duplicate + unique + reused */
 	uint64_t zero_pages;
 	uint64_t fill_pages;
 	uint64_t duplicate_pages;
 	uint64_t unique_pages;          /* stored */
+	uint64_t reused_pages;          /* found in the base */
 	uint64_t stored_bytes;          /* of blocks, with tags and padding to 16 */
 	uint64_t write_calls;
 	uint64_t write_bytes;           /* header, index, footer and padding included */

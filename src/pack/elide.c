@@ -22,12 +22,20 @@ static bool is_filled(const uint64_t *words, uint32_t page_size)
 	       words[0] == words[page_size / 8 - 1] && !memcmp(words, words + 1, page_size - 8);
 }
 
-struct firn_scan firn_elide_scan(const void *page, uint32_t page_size)
+bool firn_elide_is_filled(const void *page, uint32_t page_size, uint64_t *ret_word)
 {
 	const uint64_t *words = page;
 
-	if (is_filled(words, page_size))
-		return (struct firn_scan){ words[0], true };
+	*ret_word = words[0];
+	return is_filled(words, page_size);
+}
+
+struct firn_scan firn_elide_scan(const void *page, uint32_t page_size)
+{
+	uint64_t word;
+
+	if (firn_elide_is_filled(page, page_size, &word))
+		return (struct firn_scan){ word, true };
 	return (struct firn_scan){ firn_hash(page, page_size), false };
 }
 

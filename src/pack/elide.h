@@ -19,6 +19,9 @@ struct firn_scan {
 
 struct firn_scan firn_elide_scan(const void *page, uint32_t page_size);
 
+/* Is the page one word over and over?  Then *@ret_word. */
+bool firn_elide_is_filled(const void *page, uint32_t page_size, uint64_t *ret_word);
+
 /* A stored page that others may be equal to. */
 struct firn_original {
 	uint64_t address;

@@ -54,6 +54,9 @@ struct firn_pack_index firn_pack_make_index(const struct firn_builder_index *giv
 		.nblocks = nblocks,
 		.nfills = nfills,
 		.nplaces = given->nplaces,
+		.digests = pack->digests,
+		.ndigests = pack->digests ? given->nplaces : 0,
+		.base_blocks = pack->base ? pack->base->blocks : 0,
 		.place_stride = given->place_stride ? given->place_stride : sizeof(uint32_t),
 	};
 }
@@ -76,6 +79,7 @@ static uint32_t gather_index(const struct firn_pack_index *x, struct index_curso
 		{ x->runs, x->nruns * (uint64_t)sizeof(*x->runs) },
 		{ x->blocks, x->nblocks * (uint64_t)sizeof(*x->blocks) },
 		{ x->fills, x->nfills * (uint64_t)sizeof(*x->fills) },
+		{ x->digests, x->ndigests * (uint64_t)sizeof(*x->digests) },
 		{ x->places, x->nplaces * (uint64_t)sizeof(*x->places) },
 	};
 	uint32_t done = 0;
@@ -172,6 +176,7 @@ int firn_pack_append_end(const struct firn_pack_end *e, const struct firn_pack_h
 	f->blocks = x->nblocks;
 	f->fills = x->nfills;
 	f->places = x->nplaces;
+	f->digests = x->ndigests;
 	r = firn_codec_sign(e->codec, h->generation, h, sizeof(*h), f,
 			    offsetof(struct firn_pack_footer, seal), f->seal);
 	if (r < 0)

@@ -8,6 +8,7 @@
 
 #include "pack/codec.h"
 #include "pack/index.h"
+#include "pack/reuse.h"
 
 /* One pack.  The tables are the caller's (shared memory, say) and outlive the pack's making. */
 struct firn_builder_pack {
@@ -22,6 +23,8 @@ struct firn_builder_pack {
 	uint32_t blocks_cap;            /* at most FIRN_BLOCKS_MAX are used */
 	uint64_t *fills;                /* words of same-filled pages */
 	uint32_t fills_cap;             /* at most FIRN_FILLS_MAX are used; may be 0 */
+	struct firn_digest *digests;    /* by the number of the place, zeros at first; NULL: none are made */
+	const struct firn_base *base;   /* whose pages need not be stored again; NULL: none */
 };
 
 /* What the pack holds of whom: input of the index, beside the pack's own tables. */

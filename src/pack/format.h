@@ -69,7 +69,8 @@ enum firn_place_kind {
 	FIRN_PLACE_NONE = 0,
 	FIRN_PLACE_ZERO = 1,    /* value 0 */
 	FIRN_PLACE_FILL = 2,    /* value: index in the fill table */
-	FIRN_PLACE_SLOT = 3,    /* value: block number * FIRN_BLOCK_PAGES + page in the block */
+	FIRN_PLACE_SLOT = 3,    /* value: block number * FIRN_BLOCK_PAGES + page in the block; blocks of the
+				 * base come first, then the pack's own */
 };
 
 #define FIRN_PLACE_VALUE_MASK 0x3FFFFFFFu
@@ -172,7 +173,8 @@ struct firn_pack_header {
 	uint64_t checksum;              /* XXH3-64 of the 4088 bytes before it */
 };
 
-/* Index sections, in this order, without gaps: targets, runs, blocks, fills (u64), places (u32). */
+/* Index sections, in this order, without gaps: targets, runs, blocks, fills (u64), digests,
+ * places (u32). */
 struct firn_pack_target {
 	int32_t pid;
 	uint32_t group;                 /* 0: none; equal numbers were one request */
@@ -188,6 +190,11 @@ struct firn_pack_run {
 	struct firn_taddr start;        /* page aligned */
 	uint32_t npages;                /* > 0 */
 	uint32_t first_place;
+};
+
+/* Of a page's contents, keyed (reuse.h).  Of a page that has no slot: zeros. */
+struct firn_digest {
+	uint64_t v[2];
 };
 
 /* Before each index piece's stored bytes. */
@@ -218,7 +225,13 @@ struct firn_pack_footer {
 	uint64_t duplicate_pages;
 	uint64_t unique_pages;
 	uint64_t raw_blocks;
-	uint8_t zero[4072 - 120];
+	uint64_t base_generation;       /* of the pack that holds the blocks before base_blocks; 0: none */
+	uint64_t base_bytes;            /* its length, */
+	uint32_t base_blocks;           /* how many blocks it has, */
+	uint32_t digests;               /* (of this pack: 0, or as many as places) */
+	uint64_t reused_pages;          /* for people: pages whose place is in the base */
+	uint8_t base_seal[FIRN_TAG_BYTES];      /* and the seal of its footer */
+	uint8_t zero[4072 - 168];
 	uint8_t seal[FIRN_TAG_BYTES];   /* tag over the header and the 4072 bytes before it */
 	uint64_t checksum;              /* XXH3-64 of the 4088 bytes before it */
 };
@@ -229,9 +242,10 @@ static_assert(sizeof(struct firn_pack_header) == 4096, "header");
 static_assert(offsetof(struct firn_pack_header, zero) == 88, "header");
 static_assert(sizeof(struct firn_pack_target) == 48, "target");
 static_assert(sizeof(struct firn_pack_run) == 16, "run");
+static_assert(sizeof(struct firn_digest) == 16, "digest");
 static_assert(sizeof(struct firn_index_piece) == 16, "index piece");
 static_assert(sizeof(struct firn_pack_footer) == 4096, "footer");
-static_assert(offsetof(struct firn_pack_footer, zero) == 120, "footer");
+static_assert(offsetof(struct firn_pack_footer, zero) == 168, "footer");
 static_assert(offsetof(struct firn_pack_footer, seal) == 4072, "footer");
 
 #endif

@@ -7,6 +7,8 @@
 #include "pack/hash.h"
 
 #include <xxhash.h>
+
+static_assert(FIRN_HASH_SECRET_BYTES >= XXH3_SECRET_SIZE_MIN, "secret");
 #ifdef FIRN_XXH3_DISPATCH
 #define XXH_DISPATCH_DISABLE_REPLACE
 #include <immintrin.h>
@@ -27,9 +29,29 @@ uint64_t firn_hash(const void *data, size_t bytes)
 	clean_up();
 	return h;
 }
+
+struct firn_digest firn_hash_keyed(const void *data, size_t bytes, const uint8_t *secret)
+{
+	XXH128_hash_t h;
+
+	if (!__builtin_cpu_supports("avx2")) {
+		h = XXH3_128bits_withSecret(data, bytes, secret, FIRN_HASH_SECRET_BYTES);
+	} else {
+		h = XXH3_128bits_withSecret_dispatch(data, bytes, secret, FIRN_HASH_SECRET_BYTES);
+		clean_up();
+	}
+	return (struct firn_digest){ { h.low64, h.high64 } };
+}
 #else
 uint64_t firn_hash(const void *data, size_t bytes)
 {
 	return XXH3_64bits(data, bytes);
+}
+
+struct firn_digest firn_hash_keyed(const void *data, size_t bytes, const uint8_t *secret)
+{
+	XXH128_hash_t h = XXH3_128bits_withSecret(data, bytes, secret, FIRN_HASH_SECRET_BYTES);
+
+	return (struct firn_digest){ { h.low64, h.high64 } };
 }
 #endif

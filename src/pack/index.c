@@ -10,7 +10,8 @@ uint64_t firn_pack_index_bytes(const struct firn_pack_index *x)
 {
 	return x->ntargets * (uint64_t)sizeof(*x->targets) + x->nruns * (uint64_t)sizeof(*x->runs) +
 	       x->nblocks * (uint64_t)sizeof(*x->blocks) + x->nfills * (uint64_t)sizeof(*x->fills) +
-	       x->nplaces * (uint64_t)sizeof(*x->places);
+	       x->nplaces * (uint64_t)sizeof(*x->places) +
+	       x->ndigests * (uint64_t)sizeof(*x->digests);
 }
 
 bool firn_block_valid(const struct firn_block *e, enum firn_pack_kind kind, uint32_t page_size,
@@ -62,7 +63,8 @@ int firn_pack_index_check(const struct firn_pack_index *x, uint32_t page_size, u
 {
 	uint64_t end = FIRN_PACK_ALIGN;
 
-	if (!x->ntargets || x->nblocks > FIRN_BLOCKS_MAX || x->nfills > FIRN_FILLS_MAX ||
+	if (!x->ntargets || x->nblocks > FIRN_BLOCKS_MAX || x->base_blocks > FIRN_BLOCKS_MAX - x->nblocks ||
+	    (x->ndigests && x->ndigests != x->nplaces) || x->nfills > FIRN_FILLS_MAX ||
 	    !x->place_stride || x->place_stride % sizeof(uint32_t))
 		return -EBADMSG;
 	if (!runs_valid(x, page_size))
@@ -79,6 +81,9 @@ int firn_pack_index_check(const struct firn_pack_index *x, uint32_t page_size, u
 
 		switch (firn_place_kind(place)) {
 		case FIRN_PLACE_SLOT:
+			if (block < x->base_blocks)
+				continue;
+			block -= x->base_blocks;
 			if (block >= x->nblocks ||
 			    firn_place_page(place) >= x->blocks[block].raw_pages)
 				return -EBADMSG;

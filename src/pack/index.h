@@ -15,11 +15,14 @@ struct firn_pack_index {
 	const struct firn_block *blocks;
 	const uint64_t *fills;
 	const uint32_t *places;
+	const struct firn_digest *digests;
 	uint32_t ntargets;
 	uint32_t nruns;
 	uint32_t nblocks;
 	uint32_t nfills;
 	uint32_t nplaces;
+	uint32_t ndigests;              /* 0, or as many as places */
+	uint32_t base_blocks;           /* in places, blocks before this number are another pack's */
 	uint32_t place_stride;          /* bytes from one place to the next, a multiple of 4 */
 	enum firn_pack_kind kind;       /* 0: COPIED */
 };
@@ -47,7 +50,9 @@ bool firn_block_valid(const struct firn_block *e, enum firn_pack_kind kind, uint
  *      overlap;
  *   3. a run's places are in the place table;
  *   4. blocks are valid, ascend and do not overlap;
- *   5. a place is zero, an existing fill, or an existing page of an existing block.
+ *   5. a place is zero, an existing fill, an existing page of an existing block, or in a block of the base,
+ *      which is known elsewhere;
+ *   6. there are no digests, or one for each place.
  * Returns 0, or -EBADMSG.
  */
 int firn_pack_index_check(const struct firn_pack_index *x, uint32_t page_size, uint64_t data_end);

@@ -47,6 +47,7 @@ int firn_pack_footer_check(const struct firn_pack_footer *f, const struct firn_p
 		.nblocks = f->blocks,
 		.nfills = f->fills,
 		.nplaces = f->places,
+		.ndigests = f->digests,
 	};
 	uint64_t room;
 
@@ -66,7 +67,11 @@ int firn_pack_footer_check(const struct firn_pack_footer *f, const struct firn_p
 		return -EBADMSG;
 
 	/* Counts of 32 bits: no sum overflows.  What cannot be in the file is not allocated. */
-	if (!f->targets || f->blocks > FIRN_BLOCKS_MAX || f->fills > FIRN_FILLS_MAX ||
+	if (f->base_generation ? f->digests || f->base_generation == f->generation :
+				 f->base_bytes || f->base_blocks || !all_zero(f->base_seal, sizeof(f->base_seal)))
+		return -EBADMSG;
+	if (!f->targets || f->blocks > FIRN_BLOCKS_MAX || f->base_blocks > FIRN_BLOCKS_MAX - f->blocks ||
+	    (f->digests && f->digests != f->places) || f->fills > FIRN_FILLS_MAX ||
 	    f->index_raw_bytes != firn_pack_index_bytes(&counts) ||
 	    f->index_raw_bytes / LZ4_RATIO_MAX > f->index_bytes ||
 	    f->index_pieces !=
@@ -91,6 +96,8 @@ static void lay_out(struct firn_reader *r)
 	x->nblocks = f->blocks;
 	x->nfills = f->fills;
 	x->nplaces = f->places;
+	x->ndigests = f->digests;
+	x->base_blocks = f->base_blocks;
 	x->place_stride = sizeof(uint32_t);
 	x->targets = (const struct firn_pack_target *)at;
 	at += (size_t)x->ntargets * sizeof(*x->targets);
@@ -100,6 +107,8 @@ static void lay_out(struct firn_reader *r)
 	at += (size_t)x->nblocks * sizeof(*x->blocks);
 	x->fills = (const uint64_t *)at;
 	at += (size_t)x->nfills * sizeof(*x->fills);
+	x->digests = (const struct firn_digest *)at;
+	at += (size_t)x->ndigests * sizeof(*x->digests);
 	x->places = (const uint32_t *)at;
 }
 
@@ -204,6 +213,32 @@ int firn_reader_open(struct firn_reader *r, const uint8_t *key, uint64_t file_by
 	return e;
 }
 
+int firn_reader_set_base(struct firn_reader *r, struct firn_reader *base)
+{
+	const struct firn_pack_footer *f = &r->footer, *b = &base->footer;
+
+	if (!f->base_generation || b->base_generation || f->base_generation != b->generation ||
+	    f->base_bytes != base->file_bytes || f->base_blocks != b->blocks ||
+	    r->header.page_size != base->header.page_size || memcmp(f->base_seal, b->seal, sizeof(b->seal)))
+		return -EBADMSG;
+	r->base = base;
+	return 0;
+}
+
+void firn_reader_base(const struct firn_reader *r, struct firn_base *ret)
+{
+	*ret = (struct firn_base){
+		.generation = r->footer.generation,
+		.bytes = r->file_bytes,
+		.blocks = r->footer.blocks,
+		.nruns = r->footer.runs,
+		.runs = r->index.runs,
+		.places = r->index.places,
+		.digests = r->index.digests,
+	};
+	memcpy(ret->seal, r->footer.seal, sizeof(ret->seal));
+}
+
 void firn_reader_close(struct firn_reader *r)
 {
 	size_t block_bytes = (size_t)FIRN_BLOCK_PAGES * r->header.page_size;
@@ -225,6 +260,9 @@ int firn_reader_read_block(struct firn_reader *r, uint32_t number, void *raw)
 	struct firn_piece p;
 	int err;
 
+	if (number < r->index.base_blocks)
+		return r->base ? firn_reader_read_block(r->base, number, raw) : -ENOLINK;
+	number -= r->index.base_blocks;
 	if (number >= r->index.nblocks)
 		return -EINVAL;
 	e = &r->index.blocks[number];
@@ -274,7 +312,7 @@ int firn_reader_read_page(struct firn_reader *r, uint32_t place, void *page)
 int firn_reader_verify(struct firn_reader *r)
 {
 	for (uint32_t i = 0; i < r->index.nblocks; i++) {
-		int n = firn_reader_read_block(r, i, r->raw);
+		int n = firn_reader_read_block(r, r->index.base_blocks + i, r->raw);
 
 		if (n < 0)
 			return n;

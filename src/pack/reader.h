@@ -8,6 +8,7 @@
 
 #include "pack/codec.h"
 #include "pack/index.h"
+#include "pack/reuse.h"
 
 /*
  * Read @len bytes at @offset, all of them.  @offset is any, and @len up to 1 MiB and a tag.
@@ -22,6 +23,7 @@ struct firn_reader {
 	struct firn_pack_header header;
 	struct firn_pack_footer footer;
 	struct firn_pack_index index;   /* the arrays are this reader's */
+	struct firn_reader *base;       /* firn_reader_set_base */
 	struct firn_codec codec;
 	void *sections;
 	uint8_t *stored;                /* one block or piece, with its tag */
@@ -57,8 +59,17 @@ int firn_reader_open(struct firn_reader *r, const uint8_t *key, uint64_t file_by
 void firn_reader_close(struct firn_reader *r);
 
 /*
- * Read and decode block @number into @raw (room for FIRN_BLOCK_PAGES pages).  State: open.
- * Returns the pages in it; -EINVAL no such block; -EBADMSG; -EIO; -errno of the callback.
+ * Where @r's blocks before its own are: @base, open, which outlives it and is used by its thread.
+ * Returns 0; -EBADMSG it is not the pack that @r was made upon.
+ */
+int firn_reader_set_base(struct firn_reader *r, struct firn_reader *base);
+
+/* What a pack with @r for its base needs to know of it; for as long as @r is open. */
+void firn_reader_base(const struct firn_reader *r, struct firn_base *ret);
+
+/*
+ * Read and decode block @number, as places number them, into @raw (room for FIRN_BLOCK_PAGES pages).  State: open.
+ * Returns the pages in it; -EINVAL no such block; -ENOLINK it is the base's, which is not there; -EBADMSG; -EIO; -errno of the callback.
  * On failure @raw holds nothing of use.
  */
 int firn_reader_read_block(struct firn_reader *r, uint32_t number, void *raw);
@@ -70,7 +81,7 @@ int firn_reader_read_block(struct firn_reader *r, uint32_t number, void *raw);
  */
 int firn_reader_read_page(struct firn_reader *r, uint32_t place, void *page);
 
-/* Read and decode every block.  State: open.  Returns 0, or as firn_reader_read_block. */
+/* Read and decode every block of its own.  State: open.  Returns 0, or as firn_reader_read_block. */
 int firn_reader_verify(struct firn_reader *r);
 
 #endif

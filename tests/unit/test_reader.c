@@ -392,7 +392,11 @@ static void test_index_check(void **state)
 		firn_place(FIRN_PLACE_SLOT, 15),
 		firn_place(FIRN_PLACE_SLOT, 18),
 	};
-	struct firn_pack_index x = { targets, runs, table, words, p, 2, 3, 2, 1, 4, 4, FIRN_PACK_COPIED };
+	struct firn_pack_index x = {
+		.targets = targets, .runs = runs, .blocks = table, .fills = words, .places = p,
+		.ntargets = 2, .nruns = 3, .nblocks = 2, .nfills = 1, .nplaces = 4, .place_stride = 4,
+		.kind = FIRN_PACK_COPIED,
+	};
 	uint64_t end = 4096 + 65552 + 128;
 
 #define GOOD() assert_int_equal(firn_pack_index_check(&x, PS, end), 0)
