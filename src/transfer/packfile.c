@@ -172,16 +172,18 @@ static int decode(struct firn_block_reader *r, const struct firn_packfile *p, ui
 
 int firn_block_read(struct firn_block_reader *r, const struct firn_packfile *p, uint32_t number, const void **ret)
 {
-	const struct firn_block *b = &p->blocks[number];
+	const struct firn_block *b;
 	char *buf = r->single;
 	uint64_t start, end;
 	int err;
 
+	p = firn_packfile_of(p, &number);
 	*ret = slot_of(r, number);
 	if (remembered(r, p, number))
 		return 0;
-	if (number >= p->m->max_blocks || !b->offset.v)
+	if (number >= p->m->max_blocks || !p->blocks[number].offset.v)
 		return -EBADMSG;
+	b = &p->blocks[number];
 	start = firn_align_down(b->offset.v, DIRECT_ALIGN);
 	end = end_of(p, number);
 	if (end < start || firn_align_up(end - start, DIRECT_ALIGN) > r->single_bytes)
@@ -206,6 +208,7 @@ int firn_block_read_span(struct firn_block_reader *r, const struct firn_packfile
 int firn_block_decode(struct firn_block_reader *r, const struct firn_packfile *p, uint32_t number, const void *stored,
 		      const void **ret)
 {
+	p = firn_packfile_of(p, &number);
 	*ret = slot_of(r, number);
 	return remembered(r, p, number) ? 0 : decode(r, p, number, stored);
 }
@@ -216,21 +219,24 @@ static char *staged(const struct firn_block_reader *r, const struct firn_staging
 	return s->mem + r->single_bytes + (offset - s->read);
 }
 
-/* Plan the read that brings block @first into @s, after what is at hand.  False: there is none. */
-static bool plan_chunk(const struct firn_block_reader *r, const struct firn_packfile *p, uint32_t first, uint32_t end,
-		       struct firn_staging *s)
+/* Plan the read that brings block @number, below @below, into @s, after what is at hand.  False: there is none. */
+static bool plan_chunk(const struct firn_block_reader *r, const struct firn_packfile *pack, uint32_t number,
+		       uint32_t below, struct firn_staging *s)
 {
 	const struct firn_staging *before = &r->staging[r->at_hand];
-	uint32_t n, last = (uint32_t)firn_min_u64(end, p->m->blocks);
+	uint32_t n, first = number, last;
+	const struct firn_packfile *p = firn_packfile_of(pack, &first);
 	uint64_t start, stop, limit;
 
 	s->p = NULL;
+	/* In the numbers of that file. */
+	last = below > number ? (uint32_t)firn_min_u64((uint64_t)first + (below - number), p->m->blocks) : 0;
 	if (first >= last || !p->blocks[first].offset.v)
 		return false;
 	start = stop = p->blocks[first].offset.v;
 	s->read = firn_align_down(start, DIRECT_ALIGN);
 	/* Its begin came with the chunk at hand. */
-	if (before->p == p && before->read + before->needed == before->end && start >= before->chunk.offset &&
+	if (before->p && before->file == p && before->read + before->needed == before->end && start >= before->chunk.offset &&
 	    start <= before->end && before->end - start <= r->single_bytes && end_of(p, first) > before->end)
 		s->read = before->end;
 	limit = s->read + r->staging_bytes;
@@ -246,9 +252,10 @@ static bool plan_chunk(const struct firn_block_reader *r, const struct firn_pack
 	s->end = firn_min_u64(limit, firn_align_up(stop, DIRECT_ALIGN));
 	if (n == first || s->end <= s->read)
 		return false;
-	s->p = p;
+	s->p = pack;
+	s->file = p;
 	s->needed = (size_t)(stop - s->read);
-	s->chunk = (struct firn_chunk){ first, n - first, firn_min_u64(start, s->read) };
+	s->chunk = (struct firn_chunk){ number, n - first, firn_min_u64(start, s->read) };
 	return true;
 }
 
@@ -258,7 +265,7 @@ static int read_staging(void *arg)
 	struct firn_block_reader *r = arg;
 	struct firn_staging *s = &r->staging[!r->at_hand];
 
-	return read_whole(r, s->p, s->mem + r->single_bytes, s->read, (size_t)(s->end - s->read), s->needed);
+	return read_whole(r, s->file, s->mem + r->single_bytes, s->read, (size_t)(s->end - s->read), s->needed);
 }
 
 int firn_chunk_read(struct firn_block_reader *r, const struct firn_packfile *p, uint32_t first, uint32_t end,
@@ -302,13 +309,11 @@ uint32_t firn_chunk_ahead(struct firn_block_reader *r, const struct firn_packfil
 
 const void *firn_chunk_stored(const struct firn_block_reader *r, const struct firn_packfile *p, uint32_t number)
 {
+	p = firn_packfile_of(p, &number);
 	return staged(r, &r->staging[r->at_hand], p->blocks[number].offset.v);
 }
 
 int firn_chunk_decode(struct firn_block_reader *r, const struct firn_packfile *p, uint32_t number, const void **ret)
 {
-	*ret = slot_of(r, number);
-	if (remembered(r, p, number))
-		return 0;
-	return decode(r, p, number, firn_chunk_stored(r, p, number));
+	return firn_block_decode(r, p, number, firn_chunk_stored(r, p, number), ret);
 }

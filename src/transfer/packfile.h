@@ -30,14 +30,20 @@ struct firn_pack_memory {
 	uint64_t write_bytes;
 	uint32_t move_after_s;          /* from RAM to the store, then; FIRN_PACK_STAYS */
 	uint32_t kind;                  /* enum firn_pack_kind */
+	uint32_t base_blocks;           /* of the base, whose blocks are numbered first; 0: there is none */
+	uint32_t set_blocks;            /* of this pack's own blocks, the first so many hold the working set */
+	uint64_t base_generation;
+	uint64_t reused_pages;          /* whose contents are in the base */
+	uint32_t digests, pad;          /* its index tells whether pages have changed: it may be a base */
 };
 
 struct firn_packfile {
 	int fd;                         /* O_DIRECT where the store can; owned by whoever opened it.  Another file with
 	                                 * the same bytes may come in its place at any time, by dup3. */
 	struct firn_pack_memory *m;
-	struct firn_block *blocks;
+	struct firn_block *blocks;      /* its own */
 	uint64_t *fills;
+	const struct firn_packfile *base;   /* set before anybody reads; has none itself */
 };
 
 #define FIRN_PACK_STAYS UINT32_MAX
@@ -48,7 +54,30 @@ size_t firn_packfile_memory_bytes(uint32_t max_blocks, uint32_t max_fills);
 void firn_packfile_format(struct firn_packfile *p, void *mem, uint32_t max_blocks, uint32_t max_fills);
 int firn_packfile_attach(struct firn_packfile *p, void *mem, size_t size);
 
-/* A stretch of the pack, read at once. */
+/*
+ * Blocks are numbered through: the base's, if there is one, then the pack's own.  Which file block *@number is in;
+ * *@number becomes its number there.
+ */
+static inline const struct firn_packfile *firn_packfile_of(const struct firn_packfile *p, uint32_t *number)
+{
+	if (*number < p->m->base_blocks)
+		return p->base;
+	*number -= p->m->base_blocks;
+	return p;
+}
+
+/* How many blocks there are, and bytes of files, the base's included. */
+static inline uint32_t firn_packfile_blocks(const struct firn_packfile *p)
+{
+	return p->m->base_blocks + p->m->blocks;
+}
+
+static inline uint64_t firn_packfile_bytes(const struct firn_packfile *p)
+{
+	return p->m->bytes + (p->m->base_blocks ? p->base->m->bytes : 0);
+}
+
+/* A stretch of the pack, read at once: in one file. */
 struct firn_chunk {
 	uint32_t first, count;          /* blocks in it */
 	uint64_t offset;                /* in the file, of its first byte in the staging */
@@ -58,6 +87,7 @@ struct firn_chunk {
 struct firn_staging {
 	char *mem;                      /* room for a block, then the bytes read, aligned */
 	const struct firn_packfile *p;  /* NULL: nothing */
+	const struct firn_packfile *file;   /* that the bytes are of: it, or its base */
 	struct firn_chunk chunk;
 	uint64_t read, end;             /* of the file: what is read, to be read */
 	size_t needed;                  /* of it, what the file has for certain */
@@ -98,7 +128,7 @@ void firn_block_reader_close(struct firn_block_reader *r);
  */
 int firn_block_read(struct firn_block_reader *r, const struct firn_packfile *p, uint32_t number, const void **ret);
 
-/* Stored bytes [@offset, @offset + @bytes) of @p by one read into @buf, which has room up to the next 4096 and is
+/* Stored bytes [@offset, @offset + @bytes) of file @p, not of its base, by one read into @buf, which has room up to the next 4096 and is
  * aligned so, as @offset is.  Returns as firn_block_read. */
 int firn_block_read_span(struct firn_block_reader *r, const struct firn_packfile *p, uint64_t offset, void *buf,
 			 size_t bytes);

@@ -85,7 +85,13 @@ const void *firn_window_enter(struct firn_window *w, const struct firn_packfile 
 			break;
 	}
 	if (w->pack == pack && block - w->chunk.first < w->chunk.count) {
-		stored = w->stored + (pack->blocks[block].offset.v - pack->blocks[w->chunk.first].offset.v);
+		const struct firn_packfile *file;
+		uint32_t first = w->chunk.first;
+
+		/* A chunk lies in one file. */
+		firn_packfile_of(pack, &first);
+		file = firn_packfile_of(pack, &block);
+		stored = w->stored + (file->blocks[block].offset.v - file->blocks[first].offset.v);
 		w->users++;
 	}
 	pthread_mutex_unlock(&w->lock);
