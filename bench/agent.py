@@ -14,11 +14,11 @@ REPLY_SECONDS = 180
 
 
 class Agent:
-    def __init__(self, build, runtime, state):
-        self.firn, self.runtime = build / "firn", runtime
+    def __init__(self, build, runtime, state, *options):
+        self.firn, self.runtime, self.store = build / "firn", runtime, state / "store"
         self.environment = {**os.environ, "FIRN_RUNTIME_DIR": str(runtime), "FIRN_STATE_DIR": str(state),
                             "FIRN_SCOPE": f"tree:{os.getpid()}"}
-        done = subprocess.run([str(build / "firnd"), "--idle-exit", "900"], env=self.environment,
+        done = subprocess.run([str(build / "firnd"), "--idle-exit", "900", *options], env=self.environment,
                               capture_output=True, text=True, check=False, timeout=30)
         if done.returncode != 0:
             self.close()
@@ -62,8 +62,14 @@ class Agent:
     def shared_bytes(self):
         return sum(f.stat().st_blocks * 512 for f in self.runtime.rglob("*") if f.is_file())
 
+    def forget_kept(self):
+        """The next eviction is a first one: packs that are kept of earlier ones are deleted, which the agent notices."""
+        for record in (self.runtime / "private").glob("*.base"):
+            (self.store / (record.stem.split("-")[2] + ".pack")).unlink(missing_ok=True)
+
     def begin(self):
         """What it holds from here on is the next target's."""
+        self.forget_kept()
         self.idle_bytes = self.shared_bytes()
         self.forget_peak()
 

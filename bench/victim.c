@@ -12,6 +12,7 @@
  *                        fixed shuffled order, or the page in the middle; SUM: of the words read
  *     latency            "latency NS 0 AT:COUNT...": how long each touch of the last "random" took,
  *                        clock included: COUNT touches of AT nanoseconds or a little (12 %) more
+ *     change N           "change N NS N": write N pages anew, at random places (then "order" and "random" have other sums)
  *     verify             "verify NS WRONG": pages whose bytes are not what fill wrote
  *                        It says "ready ADDRESS BYTES" first and ends with its standard input.
  *   victim warm BYTES    touch that much memory once, give it back, and end.
@@ -38,6 +39,7 @@ static uint64_t random_words;
 /* Eight buckets between two powers of two, up to 2^40 ns. */
 enum { SUB = 8, BUCKETS = 38 * SUB };
 static uint32_t histogram[BUCKETS];
+static uint8_t *changes;                /* of each page, how often it was written anew */
 
 static uint64_t now_ns(void)
 {
@@ -57,7 +59,7 @@ static uint64_t mix(uint64_t x)
 /* The word at @index of page @page, as fill writes it. */
 static uint64_t word(uint64_t page, uint64_t index)
 {
-	uint64_t base = (page + 1) * 0x9e3779b97f4a7c15u;
+	uint64_t base = (page + 1 + changes[page] * npages) * 0x9e3779b97f4a7c15u;
 
 	if (index >= random_words)
 		return mix(base);
@@ -137,6 +139,21 @@ static uint64_t fill(void)
 	return sum;
 }
 
+/* Write @count pages anew, at random places. */
+static uint64_t change(uint64_t count)
+{
+	static uint64_t seed;
+
+	for (uint64_t n = 0; n < count; n++) {
+		uint64_t page = mix(++seed * 0x9e3779b97f4a7c15u) % npages, *words = page_at(page);
+
+		changes[page]++;
+		for (uint64_t i = 0; i < page_bytes / 8; i++)
+			words[i] = word(page, i);
+	}
+	return count;
+}
+
 static uint64_t verify(void)
 {
 	uint64_t wrong = 0;
@@ -194,6 +211,8 @@ static bool obey(const char *command)
 		answer = touch(npages / 2);
 	} else if (!strcmp(command, "verify")) {
 		answer = verify();
+	} else if (!strncmp(command, "change ", 7)) {
+		answer = change(strtoull(command + 7, NULL, 10));
 	} else if (strcmp(command, "latency") != 0) {
 		return false;
 	}
@@ -268,6 +287,7 @@ int main(int argc, char **argv)
 	if (npages < 2)
 		return 2;
 	memory = map(npages * page_bytes);
+	changes = map(npages * sizeof(*changes));
 	/* Every peer moves the same small pages, whatever the host's setting is. */
 	madvise(memory, npages * page_bytes, MADV_NOHUGEPAGE);
 	length = snprintf(line, sizeof(line), "ready %" PRIuPTR " %" PRIu64 "\n", (uintptr_t)memory,

@@ -315,11 +315,23 @@ class Firn:
         result = self.ok("show", pid, "--json").json
         return result["targets"][0] if "targets" in result else result.get("target", result)
 
-    def packs(self):
+    def records(self):
+        """Of packs that are kept for the next eviction of their process."""
         try:
-            return sorted(os.path.join(self.store, n) for n in os.listdir(self.store))
+            return sorted(n for n in os.listdir(os.path.join(self.runtime, "private")) if n.endswith(".base"))
         except FileNotFoundError:
             return []
+
+    def kept(self):
+        return sorted(os.path.join(self.store, n.split("-")[2].replace(".base", ".pack")) for n in self.records())
+
+    def packs(self):
+        """What is in the store, but packs that are kept."""
+        try:
+            names = os.listdir(self.store)
+        except FileNotFoundError:
+            return []
+        return sorted({os.path.join(self.store, n) for n in names} - set(self.kept()))
 
     def log(self):
         for path in (self.env["FIRN_LOG"], os.path.join(self.runtime, "agent.log")):

@@ -151,6 +151,54 @@ def test_working_set(firn, victims, point):
         assert_no_trace(firn, v.pid)
 
 
+AGAIN = [p for p in POINTS if p.startswith(("base", "freeze", "thaw", "fault"))]
+
+
+@pytest.mark.parametrize("point", AGAIN)
+def test_again(firn, victims, point):
+    """Its pack was kept, and the next is made upon it: the agent dies in that eviction, or in its thaw."""
+    v = victims("heap", "--mib", 16)
+    firn.freeze(v.pid)
+    firn.thaw(v.pid)
+    v.cmd("mutate 200")
+    firn.kill_agent()
+    firn.start(FIRN_KILL_AT=point)
+    result = firn.run("evict", v.pid)
+    if not died(firn, point, "evict again"):
+        assert result.code == 0, result
+        v.send("touch-random 500")
+        served(firn, v)
+        if died(firn, point, "serve again"):
+            firn.thaw_all()
+            v.reply()
+        else:
+            v.reply()
+            result = firn.run("thaw", v.pid)
+            if not died(firn, point, "thaw again"):
+                assert result.code == 0, result
+                v.cmd("verify")
+                assert_no_trace(firn, v.pid)
+                return
+    recover(firn, v)
+    assert len(firn.kept()) == 1
+
+
+@pytest.mark.parametrize("nth", [1, 2])
+@pytest.mark.parametrize("point", ["base.kept", "base.dropped"])
+def test_kept(firn, victims, point, nth):
+    """The agent dies when it has begun or ceased to keep a pack: nothing is left over, nothing is lost."""
+    firn.start(FIRN_KILL_AT=f"{point}:{nth}")
+    v = victims("heap", "--mib", 16)
+    for _ in range(5):
+        firn.run("freeze", v.pid)
+        firn.run("thaw", v.pid)
+        if firn.agent is None:
+            break
+        v.cmd("mutate 20000")
+    assert died(firn, point, "keep")
+    recover(firn, v)
+
+
 @pytest.mark.parametrize("verb", ["freeze", "evict"])
 @pytest.mark.parametrize("point", [p for p in POINTS if p.startswith("move")])
 def test_moved(firn, victims, point, verb):

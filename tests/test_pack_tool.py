@@ -74,12 +74,47 @@ def test_pages_read_back(firn, victims):
             mem.seek(base + i * (16 << 20))
             want[base + i * (16 << 20)] = mem.read(4096)
     firn.freeze(v.pid)
-    out = os.path.join(firn.state, "page")
     for address, page in want.items():
         done = subprocess.run(["/usr/bin/python3", TOOL, "page", firn.packs()[0], hex(address)], capture_output=True,
                               timeout=60)
         assert done.returncode == 0, done.stderr
         assert done.stdout == page, f"page {address:#x}"
+    firn.thaw(v.pid)
+    v.cmd("verify")
+
+
+def test_upon_a_base(firn, victims):
+    """A pack that has part of its pages in an earlier one is read with that, and not without or with another."""
+    firn.start(FIRN_ENCRYPTION="off")
+    v = victims("heap", "--mib", 16)
+    firn.freeze(v.pid)
+    firn.thaw(v.pid)
+    v.cmd("mutate 300")
+    largest = max((tuple(int(x, 16) for x in line.split()[0].split("-"))
+                   for line in harness.read(f"/proc/{v.pid}/maps").splitlines()
+                   if " rw-p " in line and line.split()[4] == "0"), key=lambda m: m[1] - m[0])
+    with open(f"/proc/{v.pid}/mem", "rb", buffering=0) as mem:
+        want = {a: os.pread(mem.fileno(), 4096, a) for a in range(largest[0], largest[1], 4096 * 37)}
+    target = firn.freeze(v.pid)
+    upon, base = firn.packs()[0], firn.kept()[0]
+    assert target["pack"]["reused"] and f"base         {os.path.basename(base)[:16]}" in tool("list", upon).stdout
+    same = 0
+    for address, page in list(want.items())[:20]:
+        done = subprocess.run(["/usr/bin/python3", TOOL, "page", upon, hex(address)], capture_output=True, timeout=60)
+        assert done.returncode or done.stdout == page, f"page {address:#x}"
+        same += not done.returncode
+    assert same > 10
+    away = os.path.join(firn.state, "elsewhere")
+    os.mkdir(away)
+    shutil.copy(upon, away)
+    copy = os.path.join(away, os.path.basename(upon))
+    done = tool("verify", copy)
+    assert done.returncode == 1 and "base" in done.stderr, done
+    shutil.copy(base, away)
+    done = tool("verify", copy)
+    assert done.returncode == 0 and f"target {v.pid}: " in done.stdout, done
+    shutil.copy(upon, os.path.join(away, os.path.basename(base)))
+    assert tool("verify", copy).returncode == 1
     firn.thaw(v.pid)
     v.cmd("verify")
 

@@ -137,6 +137,8 @@ struct firn_target {
 		const char *by, *local, *peer;
 		int64_t at_ms, fd, number;
 	} woken;
+	/* Bytes of the target whose contents were in an earlier pack already, and of that pack's file; -1: none. */
+	int64_t reused_bytes, base_bytes;
 };
 
 /* How far a call is. */

@@ -129,12 +129,17 @@ struct json_object *firn_json_report_why(const struct firn_report *r, const char
 		put(pack, "raw", r->pack_raw_bytes);
 		put(pack, "blocks", r->blocks);
 		put(pack, "duplicates", r->duplicates);
+		if (r->base_generation) {
+			put(pack, "base", r->base_generation);
+			put(pack, "baseBytes", r->base_bytes);
+			put(pack, "reused", r->reused_bytes);
+		}
 		put_text(pack, "cipher", firn_cipher_name((enum firn_cipher)r->cipher));
 		put_text(pack, "codec", r->kind == FIRN_PACK_DIRECT ? "raw" : "lz4");
 		put(pack, "generation", r->generation);
 		json_object_object_add(o, "pack", pack);
 		if (r->pack_bytes)
-			put_number(o, "ratio", (double)r->pack_raw_bytes / (double)r->pack_bytes, 2);
+			put_number(o, "ratio", (double)r->pack_raw_bytes / (double)(r->pack_bytes + r->base_bytes), 2);
 	} else {
 		json_object_put(pack);
 	}

@@ -37,12 +37,15 @@
 #include "sys/point.h"
 
 #define IDLE_EXIT_S 10
+#define KEPT_EXIT_S 3600                /* where packs are kept */
+#define KEEP_PERCENT 50
 
 struct options {
 	bool foreground, check, config_check, config_show, json;
 	bool store_encrypted;           /* by the disk: packs need not be */
 	int idle_exit_s;                /* -1: the mode's default */
-	const char *encryption;
+	const char *encryption, *keep;
+	unsigned int keep_percent;
 	struct firn_live live;
 	const char *scope_text;
 	struct firn_scope *scope;       /* where the agent runs; never freed */
@@ -54,10 +57,11 @@ struct places {
 
 static const char usage[] =
 	"usage: firnd [--foreground] [--idle-exit SECONDS] [--encryption CIPHER] [--store-encrypted]\n"
-	"             [--scope SCOPE] [--auto yes|no|dry-run] [--dry-run]\n"
+	"             [--keep PERCENT] [--scope SCOPE] [--auto yes|no|dry-run] [--dry-run]\n"
 	"       firnd --check [--json] | --config-check [--json] | --config-show [--json]\n"
 	"       firnd --list-points | --version | --help\n"
 	"CIPHER: aes-256-ocb (default), aes-256-gcm, or off\n"
+	"PERCENT: of the store's free space, for packs kept after a thaw, so that the next eviction writes what changed (50)\n"
 	"SCOPE: cgroup:PATH, tree:PID, user:NAME, or all (default): outside it nothing is looked at or touched\n";
 
 static int complain(int code, const char *message)
@@ -73,6 +77,7 @@ static int parse(int argc, char **argv, struct options *o)
 	o->encryption = getenv("FIRN_ENCRYPTION");
 	o->scope_text = getenv("FIRN_SCOPE");
 	o->live = (struct firn_live){ .dir = firn_config_dir(), .automatic = -1 };
+	o->keep = getenv("FIRN_KEEP");
 	o->store_encrypted = getenv("FIRN_STORE_ENCRYPTED") && !strcmp(getenv("FIRN_STORE_ENCRYPTED"), "yes");
 	for (int i = 1; i < argc; i++) {
 		const char *a = argv[i];
@@ -110,6 +115,8 @@ static int parse(int argc, char **argv, struct options *o)
 				return complain(FIRN_EXIT_USAGE, "--auto takes yes, no, or dry-run: see firnd --help");
 		} else if (!strcmp(a, "--scope") && i + 1 < argc) {
 			o->scope_text = argv[++i];
+		} else if (!strcmp(a, "--keep") && i + 1 < argc) {
+			o->keep = argv[++i];
 		} else if (!strcmp(a, "--version")) {
 			printf("firnd %s\n", FIRN_VERSION);
 			exit(FIRN_EXIT_OK);
@@ -124,6 +131,15 @@ static int parse(int argc, char **argv, struct options *o)
 			fprintf(stderr, "firnd: unknown option or missing value: %s: see firnd --help\n", a);
 			return FIRN_EXIT_USAGE;
 		}
+	}
+	o->keep_percent = KEEP_PERCENT;
+	if (o->keep) {
+		char *end;
+		long n = strtol(o->keep, &end, 10);
+
+		if (*end || end == o->keep || n < 0 || n > 100)
+			return complain(FIRN_EXIT_USAGE, "--keep takes a percentage, 0 for none: see firnd --help");
+		o->keep_percent = (unsigned int)n;
 	}
 	return FIRN_EXIT_OK;
 }
@@ -222,11 +238,11 @@ static int configure(struct options *o, struct firn_err *e)
 }
 
 /* Who decides by itself stays. */
-static int idle_exit(const struct options *o)
+static int idle_exit(const struct options *o, int otherwise)
 {
 	if (o->idle_exit_s >= 0)
 		return o->idle_exit_s;
-	return o->foreground || o->live.config->automatic != FIRN_AUTO_NO ? 0 : IDLE_EXIT_S;
+	return o->foreground || o->live.config->automatic != FIRN_AUTO_NO ? 0 : otherwise;
 }
 
 /* What decides, beside what is done. */
@@ -306,6 +322,7 @@ static int run(struct options *o, const struct places *p, enum firn_cipher ciphe
 		.keeper = keeper.pid,
 		.buffer_bytes = o->live.config->buffer_bytes,
 		.wake_tick_ns = o->live.config->wake_tick_ns,
+		.keep_percent = o->keep_percent,
 	};
 	err = firn_engine_open(&engine, &engine_config, e);
 	if (err)
@@ -343,7 +360,8 @@ static int run(struct options *o, const struct places *p, enum firn_cipher ciphe
 		.metrics = &d.metrics,
 		.runtime_dir = p->runtime,
 		.listening = listening,
-		.idle_exit_s = idle_exit(o),
+		.idle_exit_s = idle_exit(o, IDLE_EXIT_S),
+		.kept_exit_s = idle_exit(o, KEPT_EXIT_S),
 		.live = &o->live,
 	};
 	if (firn_control_start(d.control))

@@ -331,10 +331,13 @@ static void list(struct server *s, struct connection *c)
 {
 	struct listing l = { c, json_object_new_array() };
 	struct json_object *p = json_object_new_object();
+	uint64_t kept;
 
 	firn_engine_each(s->config.engine, list_one, &l);
 	json_object_object_add(p, "targets", l.targets);
 	json_object_object_add(p, "ramBytes", json_object_new_int64((int64_t)firn_engine_ram_bytes(s->config.engine)));
+	firn_engine_kept(s->config.engine, &kept);
+	json_object_object_add(p, "keptBytes", json_object_new_int64((int64_t)kept));
 	reply(s, c, p);
 }
 
@@ -688,7 +691,8 @@ static void deliver(struct server *s)
 
 static bool may_end(struct server *s, unsigned int targets)
 {
-	uint64_t now = firn_sys.clock_ns();
+	uint64_t now = firn_sys.clock_ns(), kept;
+	int idle_s;
 
 	pthread_mutex_lock(&s->jobs->lock);
 	if (s->jobs->running || s->jobs->first)
@@ -698,7 +702,9 @@ static bool may_end(struct server *s, unsigned int targets)
 		return true;
 	if (targets || s->nconnections)
 		s->idle_since = now;
-	return s->config.idle_exit_s && now - s->idle_since > (uint64_t)s->config.idle_exit_s * 1000000000u;
+	/* With the agent goes the key of the packs that it keeps. */
+	idle_s = firn_engine_kept(s->config.engine, &kept) ? s->config.kept_exit_s : s->config.idle_exit_s;
+	return idle_s && now - s->idle_since > (uint64_t)idle_s * 1000000000u;
 }
 
 int firn_server_run(const struct firn_server_config *config)

@@ -21,6 +21,7 @@ struct firn_server_config {
 	const char *runtime_dir;
 	int listening;               /* socket */
 	int idle_exit_s;             /* 0: never */
+	int kept_exit_s;             /* the same, while packs are kept of processes that run */
 	struct firn_live *live;      /* the configuration; read anew on SIGHUP */
 };
 

@@ -345,7 +345,7 @@ static void show_pages(FILE *out, const struct firn_target *t)
 
 static void show_pack(FILE *out, const struct firn_target *t)
 {
-	char text[512], a[16];
+	char text[512], a[16], b[16];
 	bool first = true;
 
 	if (t->pack.path) {
@@ -361,6 +361,9 @@ static void show_pack(FILE *out, const struct firn_target *t)
 		fprintf(out, " for %s", firn_print_size(a, sizeof(a), (double)t->pack.raw));
 	if (t->ratio >= 0)
 		fprintf(out, " (ratio %.2f)", t->ratio);
+	if (t->base_bytes > 0)
+		fprintf(out, ", %s of it in an earlier pack of %s", firn_print_size(a, sizeof(a), (double)t->reused_bytes),
+			firn_print_size(b, sizeof(b), (double)t->base_bytes));
 	fprintf(out, ", ");
 	count(out, &first, t->pack.blocks, "blocks");
 	count(out, &first, t->pack.duplicates, "duplicate pages");

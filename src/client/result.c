@@ -84,6 +84,8 @@ static void fill(struct firn_target *t, struct json_object *o)
 
 	t->pack.path = get_string(pack, "path");
 	t->place = get_string(pack, "place");
+	t->reused_bytes = get_number(pack, "reused");
+	t->base_bytes = get_number(pack, "baseBytes");
 	t->pack.cipher = get_string(pack, "cipher");
 	t->pack.codec = get_string(pack, "codec");
 	t->pack.bytes = get_number(pack, "bytes");

@@ -51,6 +51,7 @@ void firn_engine_close(struct firn_engine *en)
 	while (en->moving)
 		pthread_cond_wait(&en->changed, &en->lock);
 	pthread_mutex_unlock(&en->lock);
+	firn_kept_close(en);
 	firn_pager_stop(en->pager);
 	firn_fd_close(&en->uffd_device);
 	pthread_mutex_destroy(&en->lock);

@@ -83,6 +83,8 @@ struct firn_report {
 	uint64_t since_ms;           /* realtime */
 	struct firn_link_counts counts;
 	uint64_t generation, pack_bytes, pack_raw_bytes, duplicates;
+	uint64_t base_generation, base_bytes;   /* of the pack that it was made upon; 0: none */
+	uint64_t reused_bytes;       /* of memory, whose contents are there */
 	uint32_t blocks, cipher;
 	bool in_ram;                 /* the pack is in memory, not in the store */
 	uint32_t move_after_s;       /* and goes to the store after so long; FIRN_PACK_STAYS */
@@ -110,6 +112,7 @@ struct firn_engine_config {
 	const uint8_t *key;          /* 32 bytes, for as long as the engine lives */
 	enum firn_cipher cipher;
 	enum firn_pack_kind kind;    /* of packs where a request does not say */
+	unsigned int keep_percent;   /* of the store's free space, that packs kept after a thaw may take; 0: none is */
 	uint64_t *generation;        /* counts packs under this key; shared memory that outlives the agent */
 	pid_t keeper;                /* refused as a target */
 	uint64_t buffer_bytes;       /* of an eviction, at most; 0: the builder's */
@@ -209,6 +212,8 @@ unsigned int firn_engine_reap(struct firn_engine *en);
  * those of which somebody said so, after their time or when memory is short.  Cheap where none is; call when idle.
  */
 void firn_engine_move_packs(struct firn_engine *en);
+/* How many packs are kept of processes that run, and the bytes of their files. */
+unsigned int firn_engine_kept(struct firn_engine *en, uint64_t *ret_bytes);
 /* Bytes that packs take in memory. */
 uint64_t firn_engine_ram_bytes(struct firn_engine *en);
 

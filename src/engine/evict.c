@@ -76,6 +76,7 @@ static void release_all(struct firn_eviction *j)
 	unmap(j->stretches, j->stretches_bytes);
 	unmap(j->runs, j->runs_bytes);
 	unmap(j->places, j->places_bytes);
+	unmap(j->digests, j->max_pages * sizeof(*j->digests));
 	unmap(j->mappings, j->max_mappings * sizeof(*j->mappings));
 	unmap(j->keep, j->max_keep * sizeof(*j->keep));
 	unmap(j->slices, j->max_slices * sizeof(*j->slices));
@@ -225,6 +226,13 @@ static int run(struct firn_eviction *j)
 	if (err)
 		return firn_err_set(j->e, FIRN_EXIT_FAILED, -err, "no-memory", "process %d cannot be prepared (%s)", j->t->pid,
 				    strerror(-err));
+	firn_kept_use(j);
+	if (!j->base_pack && j->kind == FIRN_PACK_COPIED && firn_slice_makes_digests(j)) {
+		j->digests = reserve(j->max_pages * sizeof(*j->digests), j->max_pages * sizeof(*j->digests));
+		if (!j->digests)
+			return firn_err_set(j->e, FIRN_EXIT_FAILED, ENOMEM, "no-memory",
+					    "no memory for the tables of process %d: left running", j->plan.proc.pid);
+	}
 	err = j->kind == FIRN_PACK_DIRECT ? firn_direct_open_pack(j) : firn_slice_open_pack(j);
 	if (err)
 		return err;
@@ -245,6 +253,7 @@ static void finish(struct firn_eviction *j, int err)
 
 	firn_direct_close_pack(j);
 	firn_slice_close_pack(j);
+	firn_kept_release(j);
 	firn_pagemap_close(&j->pagemap);
 	firn_stop_close(&j->stop);
 	release_all(j);

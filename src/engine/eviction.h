@@ -8,6 +8,7 @@
 
 #include "engine/internal.h"
 #include "pack/direct.h"
+#include "pack/reader.h"
 #include "transfer/workers.h"
 
 #define FIRN_SLICE_PAGES 65536u              /* 256 MiB of 4 KiB pages */
@@ -52,6 +53,10 @@ struct firn_eviction {
 	struct firn_direct *direct;          /* of a direct one; the target has the pack as pack_there */
 	int pack_fd, pack_there;             /* -1: none; ours is for writing only */
 	struct firn_pack_ref *pack;
+	struct firn_pack_ref *base_pack;     /* until the pack has it; NULL: everything is stored */
+	struct firn_reader base_reader;
+	struct firn_base base;
+	struct firn_digest *digests;         /* of every page, for the pack's index; NULL: none are made */
 	enum firn_cipher cipher;     /* of the pack */
 	bool in_ram;                 /* where it is made */
 	/* reserved in the plan */
@@ -148,6 +153,28 @@ void firn_slice_describe(struct firn_eviction *j, struct firn_builder_pack *ret)
 struct firn_builder_index firn_slice_index(struct firn_eviction *j, struct firn_pack_target *target);
 /* Set *j->e for a store that refused with @err; returns an errno. */
 int firn_slice_store_failed(struct firn_eviction *j, int err);
+
+/* Does the pack say what its pages are, so that a later one can be made upon it? */
+static inline bool firn_slice_makes_digests(const struct firn_eviction *j)
+{
+	return j->en->config.keep_percent && !j->o->ram;
+}
+
+/* Blocks that the pack may have, at most. */
+static inline uint32_t firn_slice_blocks_max(const struct firn_eviction *j)
+{
+	return (uint32_t)firn_builder_blocks_max(j->max_pages, j->en->page_size, j->max_slices + 1);
+}
+
+/* --- kept.c: the pack of the eviction before --- */
+
+/*
+ * Look for a pack that was kept of the target: j->base_pack, j->base.  Its index is loaded, and checked with all that
+ * a tag can vouch for; one that is of no use is given up.  In the plan; what fails costs no more than bytes written.
+ */
+void firn_kept_use(struct firn_eviction *j);
+/* Give back what it loaded, and the pack where none was made upon it.  May be called again. */
+void firn_kept_release(struct firn_eviction *j);
 
 /* --- direct.c: as slice.c, where the target writes its pages itself --- */
 

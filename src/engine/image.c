@@ -233,6 +233,11 @@ int firn_pack_ref_create(struct firn_engine *en, struct firn_pack_ref **ret, con
 	p->file.m->kind = shape->kind;
 	p->file.m->cipher = shape->cipher;
 	p->file.m->in_ram = shape->in_ram;
+	if (shape->base) {
+		p->file.m->base_generation = shape->base->file.m->generation;
+		p->file.m->base_blocks = shape->base->file.m->blocks;
+		p->file.base = &shape->base->file;
+	}
 	p->file.m->move_after_s = shape->move_after_s;
 	p->file.m->page_size = en->page_size;
 	fd = open_pack(p, true);
@@ -245,12 +250,30 @@ int firn_pack_ref_create(struct firn_engine *en, struct firn_pack_ref **ret, con
 		goto out;
 	}
 	p->file.fd = (int)fd;
+	p->base = shape->base;
 	p->users = 1;
 	*ret = p;
 	return 0;
 out:
 	free(p);
 	return err;
+}
+
+/* The pack of @generation, where somebody lives on it. */
+static struct firn_pack_ref *find_pack(const struct firn_engine *en, uint64_t generation)
+{
+	for (const struct firn_target *t = en->targets; t; t = t->next) {
+		struct firn_pack_ref *p = t->pack;
+
+		if (p && p->file.m->generation != generation)
+			p = p->base;
+		if (p && p->file.m->generation == generation)
+			return p;
+	}
+	for (const struct firn_kept *k = en->kept; k; k = k->next)
+		if (k->pack->file.m->generation == generation)
+			return k->pack;
+	return NULL;
 }
 
 int firn_pack_ref_open(struct firn_engine *en, struct firn_pack_ref **ret, uint64_t generation)
@@ -260,12 +283,11 @@ int firn_pack_ref_open(struct firn_engine *en, struct firn_pack_ref **ret, uint6
 	long fd;
 	int err;
 
-	for (struct firn_target *t = en->targets; t; t = t->next) {
-		if (t->pack && t->pack->file.m->generation == generation) {
-			t->pack->users++;
-			*ret = t->pack;
-			return 0;
-		}
+	p = find_pack(en, generation);
+	if (p) {
+		p->users++;
+		*ret = p;
+		return 0;
 	}
 	p = calloc(1, sizeof(*p));
 	if (!p)
@@ -276,6 +298,13 @@ int firn_pack_ref_open(struct firn_engine *en, struct firn_pack_ref **ret, uint6
 	if (err)
 		goto out;
 	err = firn_packfile_attach(&p->file, mem, p->memory_bytes);
+	if (!err && p->file.m->base_generation) {
+		/* A base has none itself: this goes no deeper. */
+		err = p->file.m->base_generation < generation ?
+			      firn_pack_ref_open(en, &p->base, p->file.m->base_generation) : -EBADMSG;
+		if (!err)
+			p->file.base = &p->base->file;
+	}
 	if (err) {
 		munmap(mem, p->memory_bytes);
 		goto out;
@@ -327,15 +356,13 @@ void firn_pack_unref(struct firn_pack_ref *p)
 	firn_sys.unlink(p->memory_path);
 	if (p->file.fd >= 0)
 		close_aside(p->file.fd);
+	firn_pack_unref(p->base);
 	free(p);
 }
 
 static bool in_use(const struct firn_engine *en, uint64_t generation)
 {
-	for (const struct firn_target *t = en->targets; t; t = t->next)
-		if (t->pack && t->pack->file.m->generation == generation)
-			return true;
-	return false;
+	return find_pack(en, generation) != NULL;
 }
 
 /* Delete "<generation>@suffix" files of @dir that no target lives on. */

@@ -17,7 +17,8 @@
 #include "transfer/packfile.h"
 
 #define FIRN_IMAGE_MAGIC 0x6567616d696e7266ull   /* "frnimage" */
-#define FIRN_IMAGE_VERSION 5u
+#define FIRN_IMAGE_VERSION 7u
+#define FIRN_SET_BLOCKS_MAX (2u * FIRN_WORKSET_MAX / FIRN_BLOCK_PAGES)   /* of base and pack */
 #define FIRN_HUGE_MAX 128u             /* neighbors are one; more are left to khugepaged */
 
 #define FIRN_WAKE_TIMERS 64u          /* timerfds that wake; the others tick */
@@ -57,8 +58,10 @@ struct firn_image {
 	uint64_t group;                 /* 0: none */
 	uint32_t group_kept;            /* all of it was frozen */
 	char group_text[FIRN_GROUP_TEXT];
-	uint32_t set_blocks, pad;       /* the pack's first ones hold the working set */
-	uint64_t set_held[FIRN_WORKSET_MAX / FIRN_BLOCK_PAGES / 64];   /* a bit for each that this thaw holds back */
+	/* The first set_base blocks of the pack's base and the first set_blocks of its own, which are numbered from
+	 * set_first, hold the working set. */
+	uint32_t set_base, set_first, set_blocks, pad;
+	uint64_t set_held[FIRN_SET_BLOCKS_MAX / 64];    /* a bit for each that this thaw holds back */
 	struct firn_workset set;
 	uint32_t nhuge, pad_huge;
 	struct firn_range huge[FIRN_HUGE_MAX];  /* in huge pages when it was evicted */
@@ -77,6 +80,16 @@ struct firn_pack_ref {
 	uint64_t ram_reserve;           /* bytes that it leaves free there */
 	uint64_t tried_ns;              /* when it could not be moved to the store; 0: not tried */
 	char memory_path[512];
+	struct firn_pack_ref *base;     /* whose user it is; NULL: it holds everything */
+};
+
+/* A pack whose process was thawed: see kept.c. */
+struct firn_kept {
+	struct firn_kept *next;
+	struct firn_pack_ref *pack;     /* whose user it is */
+	pid_t pid;
+	uint64_t start_time;
+	char path[512];                 /* its record in the private directory */
 };
 
 /* What a pack is made as. */
@@ -86,6 +99,7 @@ struct firn_pack_shape {
 	enum firn_cipher cipher;
 	bool in_ram;
 	uint32_t move_after_s;          /* FIRN_PACK_STAYS */
+	struct firn_pack_ref *base;     /* or NULL; where the pack is made, it is the pack's from then on */
 };
 
 struct firn_target {
@@ -112,6 +126,7 @@ struct firn_engine {
 	pthread_mutex_t lock;           /* the registry; never held while waiting for a target */
 	pthread_cond_t changed;
 	struct firn_target *targets;
+	struct firn_kept *kept;         /* the newest first */
 	uint64_t serial;
 	bool moving;                    /* the mover's thread is there */
 	uint64_t swept_ns;              /* when the sets of ended processes were looked for; the main thread's */
@@ -153,6 +168,22 @@ void firn_pack_unref(struct firn_pack_ref *p);
 void firn_image_sweep(struct firn_engine *en);
 /* Is the store usable?  Returns 0, or -errno with *@e. */
 int firn_store_check(const char *dir, struct firn_err *e);
+
+/* --- kept.c: packs that outlive their thaw.  None is called with the registry locked --- */
+
+/*
+ * @t is whole, and about to be forgotten: keep its pack for its next eviction, where it is one to be compared with, or
+ * the pack that it was made upon.  Others may have to go: the share of the store is kept to.
+ */
+void firn_kept_keep(struct firn_engine *en, struct firn_target *t);
+/* Give up the oldest on which nobody lives, its space at once.  False: there is none. */
+bool firn_kept_give_way(struct firn_engine *en);
+/* Give up those of processes that have ended, and what is beyond the share. */
+void firn_kept_sweep(struct firn_engine *en);
+/* Take over what a former agent kept.  After the images were opened, before any of them is forgotten. */
+void firn_kept_recover(struct firn_engine *en);
+/* Give up all; nobody else is there any more. */
+void firn_kept_close(struct firn_engine *en);
 
 /* --- ram.c: packs in memory --- */
 

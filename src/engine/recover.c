@@ -339,6 +339,7 @@ int firn_engine_recover(struct firn_engine *en, bool *ret_whole)
 		free(names[i]);
 	}
 	free(names);
+	firn_kept_recover(en);
 	/* All are known before an event is applied: a child may already be there. */
 	*ret_whole = !en->keep_packs;
 	for (int i = 0; i < found; i++) {

@@ -33,7 +33,7 @@ int firn_slice_write(void *ctx, const void *buf, size_t len, struct firn_poff of
 	while (done < len) {
 		long n = firn_sys.pwrite(j->pack->file.fd, (const char *)buf + done, len - done, offset.v + done);
 
-		if (n == -EINTR)
+		if (n == -EINTR || (n == -ENOSPC && !j->in_ram && firn_kept_give_way(j->en)))
 			continue;
 		if (n <= 0)
 			return n ? (int)n : -EIO;
@@ -354,6 +354,8 @@ static int await_stored(struct firn_eviction *j, const struct firn_slice *s, boo
 		return gather_failed(j, err);
 	m->fills = s->stats.fills;
 	m->duplicates = s->stats.duplicate_pages;
+	m->reused_pages = s->stats.reused_pages;
+	m->digests = last && j->digests;
 	m->raw_bytes = s->stats.pages * j->en->page_size;
 	m->bytes = last ? j->pack_bytes : s->stats.end;
 	__atomic_store_n(&m->blocks, s->stats.blocks, __ATOMIC_RELEASE);
@@ -442,6 +444,8 @@ void firn_slice_describe(struct firn_eviction *j, struct firn_builder_pack *ret)
 	ret->blocks_cap = j->pack->file.m->max_blocks;
 	ret->fills = j->pack->file.fills;
 	ret->fills_cap = j->pack->file.m->max_fills;
+	ret->digests = j->digests;
+	ret->base = j->pack->base ? &j->base : NULL;
 	if (firn_sys_read_file("/proc/sys/kernel/random/boot_id", boot, sizeof(boot)) > 0) {
 		unsigned int n = 0, byte;
 
@@ -483,6 +487,7 @@ static int open_builder(void *arg)
 		.page_size = j->en->page_size,
 		.cipher = j->cipher,
 		.key = j->cipher == FIRN_CIPHER_OFF ? NULL : j->en->config.key,
+		.digest_key = firn_slice_makes_digests(j) ? j->en->config.key : NULL,
 		.workers = count_cores(),
 		.out_bytes = output_bytes(j->report->pid, j->en->config.buffer_bytes),
 		.own_writer = true,
@@ -510,11 +515,12 @@ int firn_slice_open_pack(struct firn_eviction *j)
 {
 	struct firn_pack_shape shape = {
 		.kind = FIRN_PACK_COPIED,
-		.max_blocks = (uint32_t)firn_builder_blocks_max(j->max_pages, j->en->page_size, j->max_slices + 1),
+		.max_blocks = firn_slice_blocks_max(j),
 		.max_fills = FIRN_FILLS_MAX / 16,
 		.cipher = j->cipher,
 		.in_ram = j->in_ram,
 		.move_after_s = j->in_ram && j->o->move ? j->o->after_s : FIRN_PACK_STAYS,
+		.base = j->base_pack,
 	};
 	struct firn_builder_pack pack;
 	int err;
@@ -522,6 +528,11 @@ int firn_slice_open_pack(struct firn_eviction *j)
 	err = firn_pack_ref_create(j->en, &j->pack, &shape, j->e);
 	if (err)
 		return err;
+	if (j->base_pack) {
+		j->t->image->set_first = j->base_pack->file.m->blocks;
+		j->t->image->set_base = (uint32_t)firn_min_u64(j->base_pack->file.m->set_blocks, FIRN_SET_BLOCKS_MAX / 2);
+		j->base_pack = NULL;    /* the pack's now */
+	}
 	/* The tables are sparse files in the same place, and a page that cannot be had there is our end. */
 	j->pack->ram_reserve = j->pack->memory_bytes + j->t->image_bytes;
 	err = firn_lane_wait(j->gatherer);

@@ -63,7 +63,7 @@ static int make_index(struct stream *s)
 			s->nlinks = run.first + run.npages;
 		nruns++;
 	}
-	s->nblocks = s->a->pack->m->blocks;
+	s->nblocks = firn_packfile_blocks(s->a->pack);
 	s->index_bytes = ((size_t)s->nblocks + s->nlinks) * sizeof(uint32_t);
 	s->first = mmap(NULL, s->index_bytes + 1, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
 	if (s->first == MAP_FAILED) {
@@ -150,16 +150,17 @@ static void bring_block(void *arg, uint32_t i, uint32_t worker)
 {
 	struct stream *s = arg;
 	struct worker *w = &s->workers[worker];
-	struct firn_packfile *p = s->a->pack;
-	uint32_t number = s->chunk.first + i, from = s->first[number];
+	const struct firn_packfile *p = s->a->pack;
+	uint32_t number = s->chunk.first + i, from = s->first[number], own = number;
 	struct firn_piece piece;
 	const void *raw;
 
 	if (!from || atomic_load(&s->err) || !is_wanted(s, number))
 		return;
 	firn_pace_give_way(&w->pace, s->a);
-	piece = firn_piece_of_block(p->m->generation, number, p->m->page_size, &p->blocks[number]);
 	raw = firn_chunk_stored(s->reader, p, number);
+	p = firn_packfile_of(p, &own);
+	piece = firn_piece_of_block(p->m->generation, own, p->m->page_size, &p->blocks[own]);
 	if (p->m->kind != FIRN_PACK_DIRECT) {
 		if (firn_codec_decode(&w->codec, &piece, raw, w->raw))
 			return;

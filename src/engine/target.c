@@ -138,6 +138,9 @@ void firn_target_fill_report(const struct firn_target *t, struct firn_report *r)
 		r->pack_raw_bytes = p->raw_bytes;
 		r->duplicates = p->duplicates;
 		r->blocks = p->blocks;
+		r->base_generation = p->base_generation;
+		r->base_bytes = t->pack->base ? t->pack->base->file.m->bytes : 0;
+		r->reused_bytes = p->reused_pages * p->page_size;
 		r->cipher = p->cipher;
 		r->kind = p->kind == FIRN_PACK_DIRECT ? FIRN_PACK_DIRECT : FIRN_PACK_COPIED;
 		r->write_calls = p->write_calls;
@@ -265,6 +268,7 @@ unsigned int firn_engine_reap(struct firn_engine *en)
 		en->swept_ns = now;
 		firn_engine_workset_sweep(en);
 		firn_wake_sweep(en);
+		firn_kept_sweep(en);
 	}
 	/* By order of birth.  Asking takes the layout lock, which others hold when they want the registry's:
 	 * so the target is taken, and asked without. */

@@ -54,11 +54,16 @@ static int fetch(struct stream *s, uint32_t block, uint32_t highest, const void 
 	if (!at_hand && block < highest)
 		return firn_block_read(&s->reader, s->t->armed.pack, block, ret);
 	if (!at_hand) {
-		uint32_t set = s->t->image->set_blocks;
+		const struct firn_image *image = s->t->image;
+		uint32_t end = UINT32_MAX;
 
 		s->chunk.count = 0;
 		/* What was held back of the set lies together, apart from the rest. */
-		err = firn_chunk_read(&s->reader, s->t->armed.pack, block, block < set ? set : UINT32_MAX, &s->chunk);
+		if (block < image->set_base)
+			end = image->set_base;
+		else if (block >= image->set_first && block - image->set_first < image->set_blocks)
+			end = image->set_first + image->set_blocks;
+		err = firn_chunk_read(&s->reader, s->t->armed.pack, block, end, &s->chunk);
 		/* One bad place spoils the stretch, not every block in it. */
 		if (err)
 			return firn_block_read(&s->reader, s->t->armed.pack, block, ret);
@@ -185,7 +190,7 @@ static void count(void *arg, uint64_t pages)
 /* How much is read at once: an eighth of a small pack, so that reading and putting back go side by side. */
 static size_t staging_bytes(const struct firn_packfile *p)
 {
-	uint64_t bytes = firn_max_u64(p->m->bytes / 8, READ_LEAST_BYTES);
+	uint64_t bytes = firn_max_u64(firn_packfile_bytes(p) / 8, READ_LEAST_BYTES);
 
 	return (size_t)firn_align_up(firn_min_u64(bytes, FIRN_READER_STORED_BYTES), FIRN_PACK_ALIGN);
 }
@@ -447,6 +452,7 @@ int firn_thaw_target(struct firn_engine *en, struct firn_target *t, const struct
 		firn_err_set(&ret->err, FIRN_EXIT_LOST, EIO, "lost",
 			     "process %d: %llu of its pages could not be read back from its pack and are poisoned, the rest is whole: see the agent's log",
 			     t->pid, (unsigned long long)ret->lost);
+	firn_kept_keep(en, t);
 	firn_point(FIRN_POINT_THAW_LEFT);
 	firn_target_forget(en, t);
 	return ret->err.code ? -EIO : 0;

@@ -175,6 +175,8 @@ int firn_order_set(struct firn_eviction *j)
 	struct firn_builder_stats stats;
 	int err;
 
+	/* What the base does not have among its first blocks is written anew, so that two reads bring it in. */
+	firn_builder_reuse_below(j->builder, j->t->image->set_base);
 	for (uint32_t i = 0; i < j->set_pages; i++) {
 		struct firn_pack_run *last = j->nset_runs ? &j->set_runs[j->nset_runs - 1] : NULL;
 		uint32_t place;
@@ -192,12 +194,12 @@ int firn_order_set(struct firn_eviction *j)
 		else
 			j->set_runs[j->nset_runs++] = (struct firn_pack_run){ { j->set[i] }, 1, place };
 	}
-	if (!j->nset_runs)
-		return 0;
-	err = firn_builder_add(j->builder, j->set_runs, j->nset_runs, j->places);
-	if (err)
+	err = j->nset_runs ? firn_builder_add(j->builder, j->set_runs, j->nset_runs, j->places) : 0;
+	firn_builder_reuse_below(j->builder, UINT32_MAX);
+	if (err || !j->nset_runs)
 		return err;
 	firn_builder_get_stats(j->builder, &stats);
+	j->pack->file.m->set_blocks = stats.blocks;
 	__atomic_store_n(&j->t->image->set_blocks, stats.blocks, __ATOMIC_RELEASE);
 	return 0;
 }
@@ -239,9 +241,20 @@ int firn_order_rest(struct firn_eviction *j, const struct firn_slice *s)
 
 /* --- Bringing it in ------------------------------------------------------------------------------- */
 
+/* Which of the set's blocks @block is, the base's first; or UINT32_MAX. */
+static uint32_t number_in_set(const struct firn_image *image, uint32_t block)
+{
+	if (block < image->set_first)
+		return block < image->set_base ? block : UINT32_MAX;
+	block -= image->set_first;
+	return block < image->set_blocks ? image->set_base + block : UINT32_MAX;
+}
+
 bool firn_engine_workset_held(const struct firn_image *image, uint32_t block)
 {
-	return block < FIRN_ARRAY_SIZE(image->set_held) * 64 && image->set_held[block / 64] >> block % 64 & 1;
+	uint32_t n = number_in_set(image, block);
+
+	return n < FIRN_SET_BLOCKS_MAX && image->set_held[n / 64] >> n % 64 & 1;
 }
 
 /* The block of an evicted page of the set, or UINT32_MAX.  Layout lock held. */
@@ -253,7 +266,8 @@ static uint32_t block_of(const struct firn_target *t, uint64_t address, struct f
 		return UINT32_MAX;
 	link = firn_link_get(&t->armed.link, *index);
 	block = firn_link_place(link) / FIRN_BLOCK_PAGES;
-	return firn_link_state(link) == FIRN_PAGE_EVICTED && block < t->image->set_blocks ? block : UINT32_MAX;
+	return firn_link_state(link) == FIRN_PAGE_EVICTED && number_in_set(t->image, block) != UINT32_MAX ? block :
+													     UINT32_MAX;
 }
 
 /* Choose what is held back, mark its pages, and sort the others into @to.  Returns how many they are. */
@@ -261,13 +275,13 @@ static uint32_t choose(struct firn_target *t, uint64_t *to)
 {
 	struct firn_image *image = t->image;
 	struct firn_workset *s = &image->set;
-	uint8_t random[FIRN_WORKSET_MAX / FIRN_BLOCK_PAGES];
+	uint8_t random[FIRN_SET_BLOCKS_MAX];
 	uint32_t n = 0;
 
 	memset(image->set_held, 0, sizeof(image->set_held));
 	if (getrandom(random, sizeof(random), GRND_NONBLOCK) != sizeof(random))
 		memset(random, 1, sizeof(random));
-	for (uint32_t b = 0; b < image->set_blocks && b < sizeof(random); b++)
+	for (uint32_t b = 0; b < image->set_base + image->set_blocks && b < sizeof(random); b++)
 		if (!(random[b] % FIRN_WORKSET_HOLD_BACK))
 			image->set_held[b / 64] |= 1ull << b % 64;
 	pthread_rwlock_rdlock(&t->armed.layout);
@@ -289,12 +303,55 @@ static uint32_t choose(struct firn_target *t, uint64_t *to)
 	return n;
 }
 
+/* Stored bytes of the set's blocks in one of the files. */
+struct span {
+	const struct firn_packfile *file;
+	uint64_t offset, end;
+	char *buf;                      /* NULL: they could not be read */
+};
+
+/* Of the first @n blocks of @file. */
+static struct span span_of(const struct firn_packfile *file, uint32_t n)
+{
+	struct span s = { .file = file, .offset = UINT64_MAX };
+
+	for (uint32_t b = 0; b < n; b++) {
+		const struct firn_block *of = &file->blocks[b];
+
+		s.offset = firn_min_u64(s.offset, of->offset.v);
+		s.end = firn_max_u64(s.end, of->offset.v + of->stored_bytes + FIRN_TAG_BYTES);
+	}
+	s.offset = n ? firn_align_down(s.offset, FIRN_PACK_ALIGN) : s.end;
+	return s;
+}
+
+static size_t bytes_of(const struct span *s)
+{
+	return (size_t)firn_align_up(s->end - s->offset, FIRN_PACK_ALIGN);
+}
+
+static void read_span(struct firn_block_reader *r, struct span *s)
+{
+	size_t bytes = bytes_of(s);
+	char *buf;
+
+	if (!bytes || !s->offset || bytes > READ_MAX)
+		return;
+	buf = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	if (buf == MAP_FAILED)
+		return;
+	if (firn_block_read_span(r, s->file, s->offset, buf, s->end - s->offset))
+		munmap(buf, bytes);
+	else
+		s->buf = buf;
+}
+
 /* Put back the page at @address, and what follows it in its block. */
-static int bring_page(struct firn_target *t, struct firn_block_reader *r, uint64_t address, const char *stored,
-		      uint64_t offset)
+static int bring_page(struct firn_target *t, struct firn_block_reader *r, uint64_t address, const struct span spans[2])
 {
 	struct firn_armed *a = &t->armed;
-	uint32_t index, block, step;
+	uint32_t index, block, own, step;
+	const struct span *s;
 	struct firn_run run;
 	const void *raw;
 	int err;
@@ -304,7 +361,11 @@ static int bring_page(struct firn_target *t, struct firn_block_reader *r, uint64
 	pthread_rwlock_unlock(&a->layout);
 	if (block == UINT32_MAX)
 		return 0;
-	err = firn_block_decode(r, a->pack, block, stored + (a->pack->blocks[block].offset.v - offset), &raw);
+	own = block;
+	s = &spans[firn_packfile_of(a->pack, &own) == a->pack];
+	if (!s->buf)
+		return 0;
+	err = firn_block_decode(r, a->pack, block, s->buf + (s->file->blocks[own].offset.v - s->offset), &raw);
 	if (err)
 		return err;
 	pthread_rwlock_rdlock(&a->layout);
@@ -317,39 +378,36 @@ static int bring_page(struct firn_target *t, struct firn_block_reader *r, uint64
 
 void firn_engine_workset_bring(struct firn_engine *en, struct firn_target *t)
 {
+	struct firn_image *image = t->image;
 	struct firn_armed *a = &t->armed;
 	struct firn_block_reader reader;
-	uint64_t offset = UINT64_MAX, end = 0, *pages;
-	size_t bytes;
+	struct span spans[2];           /* of the base, of its own */
+	uint64_t *pages;
 	uint32_t n;
-	char *buf;
 
-	if (!t->image->set_blocks || t->image->set_blocks > FIRN_WORKSET_MAX / FIRN_BLOCK_PAGES)
+	if (!image->set.count || !(image->set_base + image->set_blocks) ||
+	    image->set_base + image->set_blocks > FIRN_SET_BLOCKS_MAX || image->set_blocks > a->pack->m->max_blocks)
 		return;
-	for (uint32_t b = 0; b < t->image->set_blocks; b++) {
-		const struct firn_block *of = &a->pack->blocks[b];
-
-		offset = firn_min_u64(offset, of->offset.v);
-		end = firn_max_u64(end, of->offset.v + of->stored_bytes + FIRN_TAG_BYTES);
-	}
-	offset = firn_align_down(offset, FIRN_PACK_ALIGN);
-	bytes = firn_align_up(end - offset, FIRN_PACK_ALIGN);
-	if (!offset || bytes > READ_MAX || firn_block_reader_open(&reader, en->config.key, en->page_size, 0, 1))
+	spans[0] = span_of(a->pack->base, image->set_base);
+	spans[1] = span_of(a->pack, image->set_blocks);
+	if (firn_block_reader_open(&reader, en->config.key, en->page_size, 0, 1))
 		return;
 	pages = malloc(FIRN_WORKSET_MAX * sizeof(*pages));
-	buf = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-	n = pages && buf != MAP_FAILED ? choose(t, pages) : 0;
+	n = pages ? choose(t, pages) : 0;
+	for (int k = 0; n && k < 2; k++)
+		read_span(&reader, &spans[k]);
 	/* What cannot be had comes with the rest: there it is retried, or lost and told of. */
-	if (n && !firn_block_read_span(&reader, a->pack, offset, buf, end - offset))
-		for (uint32_t i = 0; i < n; i++)
-			if (bring_page(t, &reader, pages[i], buf, offset))
-				break;
+	for (uint32_t i = 0; i < n; i++)
+		if (bring_page(t, &reader, pages[i], spans))
+			break;
 	firn_armed_count_reads(a, &reader);
 	firn_point(FIRN_POINT_THAW_SET);
 	free(pages);
-	if (buf != MAP_FAILED) {
-		explicit_bzero(buf, bytes);
-		munmap(buf, bytes);
+	for (int k = 0; k < 2; k++) {
+		if (!spans[k].buf)
+			continue;
+		explicit_bzero(spans[k].buf, bytes_of(&spans[k]));
+		munmap(spans[k].buf, bytes_of(&spans[k]));
 	}
 	firn_block_reader_close(&reader);
 }

@@ -74,6 +74,9 @@
 	X(THAW_LEFT, "thaw.left")                               \
 	X(WATCHED, "wake.watched")                              \
 	X(WOKEN, "wake.woken")                                  \
+	X(BASE_LOADED, "base.loaded")                          \
+	X(BASE_KEPT, "base.kept")                              \
+	X(BASE_DROPPED, "base.dropped")                        \
 	X(MOVE_PIECE, "move.piece")                             \
 	X(MOVE_COPIED, "move.copied")                           \
 	X(MOVE_SAID, "move.said")                               \
