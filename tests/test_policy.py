@@ -291,6 +291,40 @@ def test_run_gets_its_priority(firn, config, victims):
     assert explain(firn, job.pid)[job.pid]["policy"]["priority"] == 71
 
 
+def test_run_in_a_group_of_its_own(firn, config, victims):
+    """Below the one it was in; all that it starts is in it; it goes when nobody is in it any more."""
+    firn.start("--idle-exit", 0)
+    job = victims("job", argv=[FIRN, "run", "--priority", "71", "--", "sh", "-c", "sleep 600 & echo ready $!; exec cat"], env=firn.env)
+    child = int(job.ready_line.split()[1])
+    name = f"firn-run-{job.pid}"
+    lines = [line for line in read(f"/proc/{job.pid}/cgroup").splitlines() if line.endswith(name)]
+    if not lines:
+        assert not os.path.exists("/sys/fs/cgroup/freezer") and not os.path.exists("/sys/fs/cgroup/cgroup.procs")
+        pytest.skip("no hierarchy of version 2, and no freezer")
+    assert set(lines) <= set(read(f"/proc/{child}/cgroup").splitlines())
+    members = {t["pid"] for t in firn.ok("explain", "--cgroup", lines[0].split(":")[2], "--json").targets}
+    assert {job.pid, child} <= members
+    assert explain(firn, child)[child]["policy"]["priority"] == 71
+    os.kill(child, 9)
+    job.kill()
+    job.proc.wait(20)
+    left = [os.path.join(d, name) for d in ("/sys/fs/cgroup/freezer", "/sys/fs/cgroup/unified", "/sys/fs/cgroup")]
+    wait_until(lambda: not any(map(os.path.exists, left)), 20, "the groups go")
+
+
+def test_no_pressure_told(firn, config, holders):
+    """Where the kernel has PSI switched off, the agent says so and goes by available memory alone."""
+    config(AUTO)
+    victim = holders(8)
+    empty = os.path.join(firn.state, "empty")
+    open(empty, "w").close()
+    hide = f'p=/proc/pressure/memory; mount --bind {empty} $p && mount -o remount,bind,ro $p && exec "$@"'
+    firn.start(prefix=["unshare", "-m", "sh", "-c", hide, "sh"])
+    wait_until(lambda: "available memory alone decides" in firn.log(), 20, "it says so")
+    answer = firn.ok("explain", victim.pid, "--json").json
+    assert "someHundredths" not in answer["summary"]
+
+
 def test_run_without_room(firn, config, room, victims):
     """What cannot be had: the command is not run."""
     r = room(200)

@@ -18,6 +18,7 @@
 #include "agent/gate.h"
 #include "agent/job.h"
 #include "agent/json.h"
+#include "agent/rungroup.h"
 #include "base/fd.h"
 #include "base/log.h"
 #include "base/size.h"
@@ -28,6 +29,8 @@
 #define SECOND 1000000000ull
 /* Between two glances at available memory, when nothing presses. */
 #define GLANCE_NS (1 * SECOND)
+/* Between two looks for groups of `firn run` in which nobody is any more. */
+#define SWEEP_NS (3 * SECOND)
 /* Whom the engine refused is not asked again for so long. */
 #define REFUSED_NS (600 * SECOND)
 /* Where something else went wrong, which may pass. */
@@ -479,8 +482,9 @@ static void *run(void *arg)
 {
 	struct firn_control *c = arg;
 	struct firn_choice *chosen = calloc(FIRN_MAX_CHOSEN, sizeof(*chosen));
-	uint64_t next = 0;
+	uint64_t next = 0, swept = 0;
 
+	c->run_groups = firn_rungroup_sweep();
 	while (chosen && !c->stopping) {
 		struct pollfd p[2] = { { c->wake, POLLIN, 0 }, { c->trigger, POLLPRI, 0 } };
 		bool automatic, triggered = false;
@@ -491,7 +495,7 @@ static void *run(void *arg)
 		automatic = c->config->automatic != FIRN_AUTO_NO;
 		look_ns = c->config->look_ns;
 		pthread_mutex_unlock(&c->lock);
-		if (automatic && (wait_ms < 0 || wait_ms > (int)(GLANCE_NS / 1000000)))
+		if ((automatic || c->run_groups) && (wait_ms < 0 || wait_ms > (int)(GLANCE_NS / 1000000)))
 			wait_ms = GLANCE_NS / 1000000;
 		poll(p, c->trigger >= 0 && automatic ? 2 : 1, wait_ms);
 		if (read(c->wake, &count, sizeof(count)) > 0)
@@ -501,6 +505,10 @@ static void *run(void *arg)
 			firn_log("pressure is no longer told by the kernel: available memory alone decides");
 		} else if (p[1].revents & POLLPRI) {
 			triggered = true;
+		}
+		if (c->run_groups && now() - swept > SWEEP_NS) {
+			c->run_groups = firn_rungroup_sweep();
+			swept = now();
 		}
 		if (c->stopping || !automatic)
 			continue;

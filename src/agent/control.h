@@ -94,6 +94,10 @@ int firn_control_priority(struct firn_control *c, pid_t pid, uint32_t priority, 
 int firn_control_explain(struct firn_control *c, const pid_t *pids, unsigned int npids, uid_t uid, gid_t gid,
 			 pid_t client, struct json_object **ret, struct firn_err *e);
 
+/* A cgroup of its own for @pid, which runs a command next: see rungroup.h.  It is removed when nobody is in it.  @ret_path:
+ * "" where there is none. */
+void firn_control_own_group(struct firn_control *c, pid_t pid, char *ret_path, size_t size);
+
 /* What holds now, for metrics. */
 void firn_control_now(struct firn_control *c, struct firn_metrics_now *ret);
 

@@ -23,6 +23,7 @@ struct firn_control {
 	pthread_t thread;
 	bool running;
 	atomic_bool stopping;
+	atomic_uint run_groups;         /* that are to be removed when nobody is in them any more */
 	int wake;                       /* eventfd: something changed for the thread */
 	int trigger;                    /* PSI; -1: there is none */
 	char memory_cgroup[400];        /* "" : the host */

@@ -11,6 +11,7 @@
 
 #include "agent/control_internal.h"
 #include "agent/json.h"
+#include "agent/rungroup.h"
 #include "base/size.h"
 #include "procmem/proc.h"
 #include "sys/sys.h"
@@ -373,6 +374,17 @@ out:
 		json_object_put(targets);
 	free(what);
 	return err;
+}
+
+void firn_control_own_group(struct firn_control *c, pid_t pid, char *ret_path, size_t size)
+{
+	uint64_t one = 1;
+
+	if (!firn_rungroup_make(pid, ret_path, size))
+		return;
+	/* The thread sweeps it away. */
+	if (!c->run_groups++ && write(c->wake, &one, sizeof(one)) < 0)
+		return;
 }
 
 struct counting {

@@ -189,6 +189,7 @@ static void reclaim(struct running *r)
 	struct firn_err e = { 0 };
 	bool run = r->t.method == FIRN_CALL_RUN;
 	int64_t bytes = 0, priority = -1, timeout = 0;
+	char group[1024] = "";
 	struct firn_reclaim ask = {
 		.uid = r->t.peer.uid,
 		.gid = r->t.peer.gid,
@@ -217,6 +218,8 @@ static void reclaim(struct running *r)
 		answer_error(r, &e);
 		return;
 	}
+	if (run)
+		firn_control_own_group(r->t.control, r->t.peer.pid, group, sizeof(group));
 	memset(&done, 0, sizeof(done));
 	r->targets = json_object_new_array();
 	if (bytes)
@@ -229,6 +232,8 @@ static void reclaim(struct running *r)
 	put(summary, "after", done.after_bytes);
 	put(summary, "freed", done.freed_bytes);
 	put(summary, "written", done.written_bytes);
+	if (*group)
+		json_object_object_add(summary, "cgroup", json_object_new_string(group));
 	json_object_object_add(p, "summary", summary);
 	if (e.code)
 		json_object_object_add(p, "error", firn_json_trouble(&e));
