@@ -92,6 +92,26 @@ def test_capabilities_suffice(firn, victims):
         v.cmd("verify")
 
 
+def test_capabilities_suffice_to_run(firn):
+    """The same for firn run, which makes a group, and for a hook as another user."""
+    allowed = ",".join("+" + c.removeprefix("CAP_").lower()
+                       for line in unit("firnd.service")["CapabilityBoundingSet"] for c in line.split())
+    firn.configure("[rule sleepers]\ncomm = sleep\nbefore-freeze = true\n")
+    firn.start("--idle-exit", "0", prefix=["setpriv", "--bounding-set", f"-all,{allowed}", "--inh-caps", "-all"])
+    command = firn.background("run", "--priority", "10", "--", "sh", "-c", "echo it runs")
+    out, err = command.communicate(timeout=60)
+    assert command.returncode == 0 and out == "it runs\n", (out, err)
+    sleeper = subprocess.Popen([*harness.user_args(harness.NOBODY), "sleep", "1000"])
+    try:
+        harness.wait_until(lambda: harness.status_of(sleeper.pid)["Name"] == "sleep", 20, "it sleeps")
+        firn.freeze(sleeper.pid)
+        firn.thaw(sleeper.pid)
+    finally:
+        sleeper.kill()
+        sleeper.wait()
+    assert "hook" not in firn.log(), firn.log()
+
+
 def test_installed(tmp_path):
     result = subprocess.run(["meson", "install", "-C", BUILD, "--no-rebuild", "--destdir", tmp_path], capture_output=True,
                             text=True)
