@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from harness import FAILED, FIRN, NO_AGENT, NO_TARGET, NOBODY, NOT_PERMITTED, REFUSED, USAGE, anon_kib, read, wait_until
+from harness import FAILED, FIRN, NO_AGENT, NO_TARGET, NOBODY, NOT_PERMITTED, REFUSED, STORE, USAGE, anon_kib, read, wait_until
 
 MIB = 1 << 20
 
@@ -333,6 +333,33 @@ def test_run_without_room(firn, config, room, victims):
     result = firn.run("run", "--priority", 70, "--need", "1G", "--", "touch", os.path.join(firn.state, "was-run"))
     assert result.code == FAILED, result
     assert not os.path.exists(os.path.join(firn.state, "was-run"))
+
+
+def test_dry_runs(firn, config, room, victims):
+    """priority and run too: said, and nothing done."""
+    r = room(400)
+    victim = hold_in(r, victims, 80, 1)
+    firn.ok("priority", victim.pid, 10)
+    firn.ok("priority", "--dry-run", victim.pid, 99)
+    assert explain(firn, victim.pid)[victim.pid]["policy"]["priority"] == 10
+    mark = os.path.join(firn.state, "was-run")
+    done = firn.ok("run", "--dry-run", "--priority", 70, "--need", f"{int(r.available_mib()) + 40}M", "--", "touch", mark)
+    assert f"would evict {victim.pid}" in done.out and "would run touch" in done.out, done
+    assert not os.path.exists(mark) and not firn.list()
+    assert not os.path.exists(f"/sys/fs/cgroup/freezer/firn-run-{victim.pid}")
+
+
+def test_store_limit(firn, config, holders):
+    """What packs may take of the store is taken: the next one is refused, and nothing happens to it."""
+    config(QUICK + "[store]\nlimit = 4MiB\n")
+    first, second = holders(16, 1), holders(16, 2)
+    firn.evict(first.pid)
+    result = firn.run("freeze", second.pid, "--json")
+    assert result.code == STORE and result.target["error"]["reason"] == "store-limit", result
+    firn.ok("freeze", "--place=ram", second.pid)
+    firn.thaw_all()
+    for n, victim in ((1, first), (2, second)):
+        assert victim.cmd("sum") == expected(16, n)
 
 
 def test_run_no_such_command(firn, config):

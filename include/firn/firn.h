@@ -238,15 +238,16 @@ FIRN_API int firn_explain(struct firn_client *client, const struct firn_selector
 FIRN_API int firn_reclaim(struct firn_client *client, uint64_t bytes, int priority, unsigned int timeout_ms,
 			  unsigned int flags, struct firn_result **ret, struct firn_error *error);
 
-/* Set the priority, 0 to 100, of processes, of a tree for the descendants too, for as long as they live.  The caller
+/* Set the priority, 0 to 100, of processes, of a tree for the descendants too, for as long as they live; with
+ * FIRN_DRY_RUN only see whether it may be.  The caller
  * frees *@ret. */
 FIRN_API int firn_set_priority(struct firn_client *client, const struct firn_selector *targets, size_t count,
-			       int priority, struct firn_result **ret, struct firn_error *error);
+			       int priority, unsigned int flags, struct firn_result **ret, struct firn_error *error);
 
 /* Before a program becomes another one by exec: a priority (negative: none) for it and its descendants, a cgroup of its
  * own where the host has them, and @bytes (0: none) of memory, as by firn_reclaim(). */
 FIRN_API int firn_prepare_run(struct firn_client *client, int priority, uint64_t bytes, unsigned int timeout_ms,
-			      struct firn_result **ret, struct firn_error *error);
+			      unsigned int flags, struct firn_result **ret, struct firn_error *error);
 
 /* The agent's counters as text, "json" or "openmetrics".  The caller frees *@ret by free(). */
 FIRN_API int firn_stats(struct firn_client *client, const char *format, char **ret, struct firn_error *error);

@@ -79,11 +79,11 @@ int firn_control_reclaim(struct firn_control *c, const struct firn_reclaim *ask,
 			 struct firn_err *e);
 
 /*
- * Set the priority of a process, and with @tree of its descendants.  @uid: who asks: only root raises it above what the
+ * Set the priority of a process, and with @tree of its descendants; with @dry_run only see whether it may be.  @uid: who asks: only root raises it above what the
  * rules say.  Returns 0; -ESRCH, -EPERM, -ENOMEM with *@e: nothing changed.
  */
-int firn_control_priority(struct firn_control *c, pid_t pid, uint32_t priority, bool tree, uid_t uid, gid_t gid,
-			  struct firn_err *e);
+int firn_control_priority(struct firn_control *c, pid_t pid, uint32_t priority, bool tree, bool dry_run, uid_t uid,
+			  gid_t gid, struct firn_err *e);
 
 /*
  * What the policy says of @pids, or of all in scope (@npids 0), as Targets: priority and the rule that gives it, what
@@ -97,6 +97,9 @@ int firn_control_explain(struct firn_control *c, const pid_t *pids, unsigned int
 /* A cgroup of its own for @pid, which runs a command next: see rungroup.h.  It is removed when nobody is in it.  @ret_path:
  * "" where there is none. */
 void firn_control_own_group(struct firn_control *c, pid_t pid, char *ret_path, size_t size);
+
+/* How much more packs in the store may take, by the limits of the configuration; FIRN_NO_LIMIT where it cannot be told. */
+uint64_t firn_control_store_room(struct firn_control *c);
 
 /* What holds now, for metrics. */
 void firn_control_now(struct firn_control *c, struct firn_metrics_now *ret);

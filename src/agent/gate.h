@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * What stands before an eviction and after a thaw: the day's budget, and the hooks of the configuration.
+ * What stands before an eviction and after a thaw: the limit of the store, the day's budget, and the hooks.
  */
 #ifndef FIRN_AGENT_GATE_H
 #define FIRN_AGENT_GATE_H
@@ -15,8 +15,8 @@ struct firn_gate {
 
 /*
  * May @pid be evicted now?  Runs its before-freeze hook, on any thread that does not trace.
- * Returns 0, also for a process that has ended: the engine says so better; or -EDQUOT, -ECANCELED, -ETIMEDOUT,
- * -errno, with *@e.
+ * Returns 0, also for a process that has ended: the engine says so better; or -EDQUOT (budget), -ENOSPC (store),
+ * -ECANCELED, -ETIMEDOUT, -errno, with *@e.
  */
 int firn_gate_before(struct firn_control *c, pid_t pid, const struct firn_gate *gate, struct firn_err *e);
 

@@ -6,6 +6,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/statvfs.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -169,8 +170,8 @@ int firn_control_reclaim(struct firn_control *c, const struct firn_reclaim *ask,
 	return err;
 }
 
-int firn_control_priority(struct firn_control *c, pid_t pid, uint32_t priority, bool tree, uid_t uid, gid_t gid,
-			  struct firn_err *e)
+int firn_control_priority(struct firn_control *c, pid_t pid, uint32_t priority, bool tree, bool dry_run, uid_t uid,
+			  gid_t gid, struct firn_err *e)
 {
 	struct firn_verdict verdict;
 	struct firn_view_from f;
@@ -193,8 +194,8 @@ int firn_control_priority(struct firn_control *c, pid_t pid, uint32_t priority, 
 		err = firn_err_set(e, FIRN_EXIT_NOT_PERMITTED, EPERM, "priority",
 				   "only root raises a priority above what the rules say (%u): give %u or less",
 				   verdict.v.priority, verdict.v.priority);
-	entry = err ? NULL : firn_book_make(&c->view.book, pid, start_time);
-	if (!err && !entry)
+	entry = err || dry_run ? NULL : firn_book_make(&c->view.book, pid, start_time);
+	if (!err && !dry_run && !entry)
 		err = firn_err_set(e, FIRN_EXIT_FAILED, ENOMEM, "no-memory", "no memory for the request: try again");
 	if (entry) {
 		entry->has_priority = true;
@@ -401,6 +402,23 @@ static void count(void *arg, const struct firn_report *r)
 	x->now->faults += r->faults;
 	if (!r->in_ram)
 		x->now->store_bytes += r->pack_bytes;
+}
+
+uint64_t firn_control_store_room(struct firn_control *c)
+{
+	struct firn_metrics_now now = { 0 };
+	struct counting x = { &now, (uint64_t)sysconf(_SC_PAGESIZE) };
+	struct statvfs st;
+	uint64_t room;
+
+	if (statvfs(c->setup.store_dir, &st))
+		return FIRN_NO_LIMIT;   /* that there is no store, the engine says better */
+	firn_engine_each(c->setup.engine, count, &x);
+	pthread_mutex_lock(&c->lock);
+	room = firn_config_store_room(c->config, (uint64_t)st.f_blocks * st.f_frsize, (uint64_t)st.f_bavail * st.f_frsize,
+				      now.store_bytes);
+	pthread_mutex_unlock(&c->lock);
+	return room;
 }
 
 void firn_control_now(struct firn_control *c, struct firn_metrics_now *ret)

@@ -153,7 +153,7 @@ int firn_do_priority(const struct firn_args *a)
 
 	if (r != FIRN_OK)
 		return firn_fail(a, &e);
-	r = firn_set_priority(client, a->targets, a->count, a->priority, &result, &e);
+	r = firn_set_priority(client, a->targets, a->count, a->priority, a->dry_run ? FIRN_DRY_RUN : 0, &result, &e);
 	firn_close(client);
 	if (r != FIRN_OK)
 		return firn_fail(a, &e);
@@ -165,7 +165,7 @@ int firn_do_priority(const struct firn_args *a)
 		if (t->error.code)
 			firn_complain_target(t);
 		else if (!a->json)
-			printf("%d has priority %d\n", (int)t->pid, a->priority);
+			printf("%d %s priority %d\n", (int)t->pid, a->dry_run ? "would have" : "has", a->priority);
 	}
 	r = firn_result_code(result);
 	firn_result_free(result);
@@ -185,12 +185,18 @@ int firn_do_run(const struct firn_args *a)
 		if (r != FIRN_OK)
 			return firn_fail(a, &e);
 		firn_progress_begin(client, &line);
-		r = firn_prepare_run(client, a->priority, a->size, timeout_ms(a), &result, &e);
+		r = firn_prepare_run(client, a->priority, a->size, timeout_ms(a), a->dry_run ? FIRN_DRY_RUN : 0, &result, &e);
 		firn_progress_end(&line);
 		firn_close(client);
+		if (result && a->dry_run)
+			print_given(a, result);
 		firn_result_free(result);
 		if (r != FIRN_OK)
 			return firn_fail(a, &e);
+	}
+	if (a->dry_run) {
+		printf("would run %s\n", a->command[0]);
+		return FIRN_OK;
 	}
 	/* What we ignore, it shall not. */
 	signal(SIGPIPE, SIG_DFL);

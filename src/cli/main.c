@@ -115,12 +115,12 @@ static const char help_reclaim[] =
 "Evict processes of a priority below N (50) until SIZE, as in 2G, is available; the lowest first,\n"
 "the longest idle among them.  Fails, having said what each gave, where that is not enough.\n";
 static const char help_priority[] =
-"usage: firn priority [--json] PID... GROUP... N\n"
+"usage: firn priority [--dry-run] [--json] PID... GROUP... N\n"
 "\n"
 "Set the priority, 0 to 100, for as long as the process lives; higher matters more.  Only root raises\n"
 "it above what the rules say.  --tree PID: of its descendants too.\n";
 static const char help_run[] =
-"usage: firn run [--priority N] [--need SIZE] [--timeout T] [--] COMMAND [ARGUMENT...]\n"
+"usage: firn run [--dry-run] [--priority N] [--need SIZE] [--timeout T] [--] COMMAND [ARGUMENT...]\n"
 "\n"
 "Run a command with a priority, after SIZE of memory is available to it, as by firn reclaim.\n"
 "Where that cannot be had, it is not run.\n";

@@ -82,7 +82,7 @@ static void act(struct top *t, struct firn_client *client, enum order_to_do what
 	else if (what == THAW)
 		r = firn_thaw(client, &target, 1, 0, &result, &e);
 	else
-		r = firn_set_priority(client, &target, 1, priority, &result, &e);
+		r = firn_set_priority(client, &target, 1, priority, 0, &result, &e);
 	one = r == FIRN_OK ? firn_result_target(result, 0) : NULL;
 	if (r != FIRN_OK)
 		said(t, "%s", e.message);

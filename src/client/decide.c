@@ -18,6 +18,11 @@ static bool add_number(struct json_object *o, const char *key, int64_t v)
 	return firn_client_add(o, key, json_object_new_int64(v));
 }
 
+static bool add_dry_run(struct json_object *o, unsigned int flags)
+{
+	return !(flags & FIRN_DRY_RUN) || firn_client_add(o, "dryRun", json_object_new_boolean(1));
+}
+
 FIRN_API int firn_explain(struct firn_client *client, const struct firn_selector *targets, size_t count,
 			  struct firn_result **ret, struct firn_error *error)
 {
@@ -30,13 +35,13 @@ FIRN_API int firn_explain(struct firn_client *client, const struct firn_selector
 }
 
 FIRN_API int firn_set_priority(struct firn_client *client, const struct firn_selector *targets, size_t count,
-			       int priority, struct firn_result **ret, struct firn_error *error)
+			       int priority, unsigned int flags, struct firn_result **ret, struct firn_error *error)
 {
 	struct json_object *p = json_object_new_object();
 
 	*ret = NULL;
 	if (!p || !firn_client_add(p, "targets", firn_client_selectors(targets, count)) ||
-	    !add_number(p, "priority", priority))
+	    !add_number(p, "priority", priority) || !add_dry_run(p, flags))
 		return build_failed(p, error);
 	return firn_client_call_result(client, FIRN_METHOD_PRIORITY, p, ret, error);
 }
@@ -60,24 +65,23 @@ FIRN_API int firn_reclaim(struct firn_client *client, uint64_t bytes, int priori
 		return firn_client_fail(error, FIRN_USAGE, "usage", "a size or a flag that does not fit");
 	p = json_object_new_object();
 	if (!p || !add_number(p, "bytes", (int64_t)bytes) || (priority >= 0 && !add_number(p, "priority", priority)) ||
-	    (timeout_ms && !add_number(p, "timeout", timeout_ms)) ||
-	    (flags & FIRN_DRY_RUN && !firn_client_add(p, "dryRun", json_object_new_boolean(1))))
+	    (timeout_ms && !add_number(p, "timeout", timeout_ms)) || !add_dry_run(p, flags))
 		return build_failed(p, error);
 	return call_partly(client, FIRN_METHOD_RECLAIM, p, ret, error);
 }
 
 FIRN_API int firn_prepare_run(struct firn_client *client, int priority, uint64_t bytes, unsigned int timeout_ms,
-			      struct firn_result **ret, struct firn_error *error)
+			      unsigned int flags, struct firn_result **ret, struct firn_error *error)
 {
 	struct json_object *p;
 
 	*ret = NULL;
-	if (bytes > INT64_MAX)
-		return firn_client_fail(error, FIRN_USAGE, "usage", "a size that does not fit");
+	if (flags & ~FIRN_DRY_RUN || bytes > INT64_MAX)
+		return firn_client_fail(error, FIRN_USAGE, "usage", "a size or a flag that does not fit");
 	p = json_object_new_object();
 	if (!p || (bytes && !add_number(p, "need", (int64_t)bytes)) ||
 	    (priority >= 0 && !add_number(p, "priority", priority)) ||
-	    (timeout_ms && !add_number(p, "timeout", timeout_ms)))
+	    (timeout_ms && !add_number(p, "timeout", timeout_ms)) || !add_dry_run(p, flags))
 		return build_failed(p, error);
 	return call_partly(client, FIRN_METHOD_RUN, p, ret, error);
 }
