@@ -404,6 +404,29 @@ def test_pressure(firn, config, room, victims):
     assert eater.cmd("sum") == expected(120, 5)
 
 
+def test_comes_back(firn, config, room, victims):
+    """When memory is there again, who is in use is brought back whole, by the agent itself."""
+    config(AUTO.replace("active = 0", "active = 30s"))
+    r = room(360)
+    low = hold_in(r, victims, 100, 1)
+    firn.start()
+    firn.ok("priority", low.pid, 10)
+    eater = hold_in(r, victims, 150, 5)
+    firn.ok("priority", eater.pid, 80)
+    more = hold_in(r, victims, 40, 6)
+    firn.ok("priority", more.pid, 80)
+    wait_until(lambda: [t["pid"] for t in firn.list()] == [low.pid], 30, "it is evicted")
+    eater.end()
+    more.end()
+
+    def used_and_back():
+        assert low.cmd("sum") == expected(100, 1)
+        return not firn.list()
+    wait_until(used_and_back, 40, f"it is brought back: {firn.log()}")
+    stats = json.loads(firn.ok("stats", "--json").out)
+    assert stats["operations"]["thaw"]["policy"] == 1 and stats["operations"]["evict"]["policy"] == 1
+
+
 def test_dry_run_of_the_daemon(firn, config, room, victims):
     config(AUTO.replace("auto = yes", "auto = dry-run"))
     r = room(200)
