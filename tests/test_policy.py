@@ -7,7 +7,8 @@ import time
 
 import pytest
 
-from harness import FAILED, FIRN, NO_AGENT, NO_TARGET, NOBODY, NOT_PERMITTED, REFUSED, STORE, USAGE, anon_kib, read, wait_until
+from harness import (FAILED, FIRN, NO_AGENT, NO_TARGET, NOBODY, NOT_PERMITTED, REFUSED, STORE, USAGE, anon_kib, read, state_of,
+                     status_of, wait_until)
 
 MIB = 1 << 20
 
@@ -121,6 +122,56 @@ def test_explain_unknown(firn, config):
     result = firn.run("explain", 4194303)
     assert result.code == NO_TARGET
     result.one_line_error()
+
+
+def kernel_thread():
+    return next((int(p) for p in os.listdir("/proc") if p.isdigit() and int(p) > 1 and status_of(p)["PPid"] == "2"), None)
+
+
+@pytest.mark.parametrize("verb", [["explain"], ["priority"]])
+def test_whom_one_may_ask_about(firn, config, victims, verb):
+    """What is out of scope, a thread, or the kernel's: refused with the reason, and nothing is remembered of it."""
+    def ask(pid):
+        result = firn.run(*verb, pid, *([10] if verb == ["priority"] else []))
+        return result.code, result.one_line_error()
+
+    victim = victims("threads")
+    code, said = ask(1)
+    assert code == REFUSED and "outside of what the agent is confined to" in said
+    tid = next(int(t) for t in os.listdir(f"/proc/{victim.pid}/task") if int(t) != victim.pid)
+    code, said = ask(tid)
+    assert code == NO_TARGET and said == f"firn: {tid} is a thread: give its process {victim.pid}"
+    code, said = ask(4194303)
+    assert code == NO_TARGET and said.startswith("firn: there is no process 4194303: ")
+    assert not os.path.exists(os.path.join(firn.runtime, "private", "book"))
+
+
+def test_explain_kernel_thread(firn, config):
+    pid = kernel_thread()
+    if not pid:
+        pytest.skip("no kernel thread is visible here")
+    for args in (["explain", pid], ["priority", pid, 10]):
+        result = firn.run(*args)
+        assert result.code == REFUSED and "is a kernel thread" in result.one_line_error(), result
+
+
+def test_explain_zombie(firn, config, victims):
+    """What has ended and waits for its parent: explained, and refused as by evict."""
+    parent = victims("shell", argv=["sh", "-c", "true & echo ready $!; exec sleep 600"])
+    pid = int(parent.ready_line.split()[1])
+    wait_until(lambda: state_of(pid) == "Z", 20, "it is a zombie")
+    target = explain(firn, pid)[pid]
+    assert target["policy"]["action"] == "none" and target["policy"]["reason"] == "busy"
+    assert firn.run("evict", pid).code == REFUSED
+
+
+def test_explain_never(firn, config, holders):
+    """An eviction by request needs --force: so explain does not say that it is possible."""
+    config(QUICK + "[rule held]\ncomm = python3\nnever = yes\n")
+    victim = holders(8)
+    target = explain(firn, victim.pid)[victim.pid]
+    assert target["policy"]["reason"] == "never" and target["refused"]["reason"] == "never"
+    assert "--force" in firn.ok("explain", victim.pid).out
 
 
 def test_priority_of_a_tree(firn, config, victims):
@@ -262,6 +313,18 @@ def test_reclaim_of_a_user(firn, config, room, victims):
     assert [t["pid"] for t in result["targets"]] == [theirs.pid]
     assert theirs.cmd("sum") == expected(60, 2)
     firn.thaw_all()
+
+
+def test_reclaim_more_than_there_is(firn, config, holders):
+    """Known at once: nobody is evicted for it."""
+    victim = holders(24)
+    firn.ok("priority", victim.pid, 1)
+    for args in (["reclaim", "--priority", 90, "100T"], ["reclaim", "--dry-run", "100T"],
+                 ["run", "--need", "100T", "--", "touch", os.path.join(firn.state, "was-run")]):
+        result = firn.run(*args)
+        assert result.code == FAILED and "of memory that there are" in result.one_line_error(), result
+    assert not firn.list() and anon_kib(victim.pid) > 24 * 1024
+    assert not os.path.exists(os.path.join(firn.state, "was-run"))
 
 
 @pytest.mark.parametrize("args", [["1GB"], ["2Q"], [""], ["-1G"], ["1G", "--priority", "101"], ["1G", "--timeout", "x"],

@@ -72,15 +72,16 @@ struct firn_reclaimed {
 
 /*
  * Evict targets of lower priority until @ask->bytes are available, as many as it takes and no more.  Waits.
- * Returns 0; -ENOMEM no (more) candidates and not enough (FIRN_EXIT_FAILED), -ETIMEDOUT, -errno of a look; *@e says
+ * Returns 0; -ENOMEM no (more) candidates and not enough, or more than there ever is (FIRN_EXIT_FAILED), -ETIMEDOUT, -errno of a look; *@e says
  * it, *@ret is filled in every case, and what was evicted stays evicted.
  */
 int firn_control_reclaim(struct firn_control *c, const struct firn_reclaim *ask, struct firn_reclaimed *ret,
 			 struct firn_err *e);
 
 /*
- * Set the priority of a process, and with @tree of its descendants; with @dry_run only see whether it may be.  @uid: who asks: only root raises it above what the
- * rules say.  Returns 0; -ESRCH, -EPERM, -ENOMEM with *@e: nothing changed.
+ * Set the priority of a process, and with @tree of its descendants; with @dry_run only see whether it may be.  @uid: who
+ * asks: only root raises it above what the rules say.  Returns 0; -ESRCH, -EPERM, -EXDEV out of scope, -ENOMEM with *@e:
+ * nothing changed.
  */
 int firn_control_priority(struct firn_control *c, pid_t pid, uint32_t priority, bool tree, bool dry_run, uid_t uid,
 			  gid_t gid, struct firn_err *e);

@@ -26,13 +26,15 @@
 #define SECOND_LOOK_NS 300000000u
 #define LATELY_NS (20 * SECOND)
 
-static int available(struct firn_control *c, uint64_t *ret)
+static int available(struct firn_control *c, uint64_t *ret, uint64_t *ret_total)
 {
 	struct firn_memory m;
 	int err = firn_memory_read(*c->memory_cgroup ? c->memory_cgroup : NULL, &m);
 
 	if (!err)
 		*ret = m.available;
+	if (!err && ret_total)
+		*ret_total = m.total;
 	return err;
 }
 
@@ -126,7 +128,7 @@ static bool do_round(struct firn_control *c, const struct firn_reclaim *ask, con
 			gave = true;
 		}
 		ask->note(ask->arg, &r, chosen[i].text);
-		available(c, &ret->after_bytes);
+		available(c, &ret->after_bytes, NULL);
 	}
 	return gave;
 }
@@ -137,6 +139,7 @@ int firn_control_reclaim(struct firn_control *c, const struct firn_reclaim *ask,
 	struct firn_choice *chosen = calloc(FIRN_MAX_CHOSEN, sizeof(*chosen));
 	uint64_t deadline = ask->timeout_ns ? firn_sys.clock_ns() + ask->timeout_ns : 0;
 	char size[FIRN_SIZE_TEXT], wanted[FIRN_SIZE_TEXT];
+	uint64_t total = 0;
 	unsigned int n = 0;
 	int err;
 
@@ -144,11 +147,16 @@ int firn_control_reclaim(struct firn_control *c, const struct firn_reclaim *ask,
 	if (!chosen)
 		return firn_err_set(e, FIRN_EXIT_FAILED, ENOMEM, "no-memory", "no memory for the request: try again");
 	pthread_mutex_lock(&c->acting);
-	err = available(c, &ret->before_bytes);
+	err = available(c, &ret->before_bytes, &total);
 	ret->after_bytes = ret->before_bytes;
 	ret->wanted_bytes = ask->bytes - firn_min_u64(ret->before_bytes, ask->bytes);
 	if (err)
 		firn_err_set(e, FIRN_EXIT_FAILED, -err, "look", "available memory cannot be read: %s", strerror(-err));
+	else if (ask->bytes > total)
+		/* Nobody need be evicted to find that out. */
+		err = firn_err_set(e, FIRN_EXIT_FAILED, ENOMEM, "too-much",
+				   "%s are more than the %s of memory that there are: ask for less",
+				   firn_size_print(wanted, ask->bytes), firn_size_print(size, total >> 20 << 20));
 	for (unsigned int i = 0; !err && ret->after_bytes < ask->bytes; i++) {
 		if ((deadline && firn_sys.clock_ns() > deadline) || i == ROUNDS) {
 			err = firn_err_set(e, FIRN_EXIT_FAILED, ETIMEDOUT, "timeout",
@@ -170,6 +178,34 @@ int firn_control_reclaim(struct firn_control *c, const struct firn_reclaim *ask,
 	return err;
 }
 
+static int no_process(pid_t pid, struct firn_err *e)
+{
+	return firn_err_set(e, FIRN_EXIT_NOT_FOUND, ESRCH, "no-process",
+			    "there is no process %d: look up the pid, e.g. with pgrep", pid);
+}
+
+/* May @uid ask about @pid, or for it?  Returns 0, or -ESRCH, -EPERM, -EXDEV with *@e. */
+static int may_ask(struct firn_control *c, pid_t pid, uid_t uid, gid_t gid, uint64_t *ret_start_time, struct firn_err *e)
+{
+	struct firn_proc p;
+
+	if (firn_proc_read(pid, &p) || firn_proc_start_time(pid, ret_start_time))
+		return no_process(pid, e);
+	if (p.tgid != pid)
+		return firn_err_set(e, FIRN_EXIT_NOT_FOUND, ESRCH, "thread", "%d is a thread: give its process %d", pid, p.tgid);
+	if (firn_engine_may_trace(uid, gid, pid))
+		return firn_err_set(e, FIRN_EXIT_NOT_PERMITTED, EPERM, "not-permitted",
+				    "process %d is not yours: run firn as root, or as the process's user", pid);
+	if (p.kernel_thread)
+		return firn_err_set(e, FIRN_EXIT_REFUSED, EPERM, "kernel-thread",
+				    "process %d is a kernel thread: it is never frozen, and has no priority here", pid);
+	if (!firn_scope_has(c->setup.scope, pid))
+		return firn_err_set(e, FIRN_EXIT_REFUSED, EXDEV, "scope",
+				    "process %d is outside of what the agent is confined to (%.120s): it is not looked at", pid,
+				    firn_scope_text(c->setup.scope));
+	return 0;
+}
+
 int firn_control_priority(struct firn_control *c, pid_t pid, uint32_t priority, bool tree, bool dry_run, uid_t uid,
 			  gid_t gid, struct firn_err *e)
 {
@@ -178,18 +214,15 @@ int firn_control_priority(struct firn_control *c, pid_t pid, uint32_t priority, 
 	struct firn_entry *entry;
 	char why[96];
 	uint64_t start_time;
-	int err = firn_engine_may_trace(uid, gid, pid);
+	int err = may_ask(c, pid, uid, gid, &start_time, e);
 
-	if (err == -ESRCH || firn_proc_start_time(pid, &start_time))
-		return firn_err_set(e, FIRN_EXIT_NOT_FOUND, ESRCH, "no-process", "there is no process %d", pid);
 	if (err)
-		return firn_err_set(e, FIRN_EXIT_NOT_PERMITTED, EPERM, "not-permitted",
-				    "process %d is not yours: run firn as root, or as the process's user", pid);
+		return err;
 	pthread_mutex_lock(&c->lock);
 	f = firn_control_from(c);
 	err = firn_view_judge(&f, pid, &verdict, why, sizeof(why));
 	if (err)
-		err = firn_err_set(e, FIRN_EXIT_NOT_FOUND, ESRCH, "no-process", "there is no process %d", pid);
+		err = no_process(pid, e);
 	else if (uid && priority > verdict.v.priority)
 		err = firn_err_set(e, FIRN_EXIT_NOT_PERMITTED, EPERM, "priority",
 				   "only root raises a priority above what the rules say (%u): give %u or less",
@@ -307,13 +340,14 @@ static struct json_object *summarized(struct firn_control *c, const struct firn_
 	return o;
 }
 
-/* Would the engine take it?  It is asked, on a thread that may trace. */
+/* Could it be evicted by request?  The engine is asked too, on a thread that may trace. */
 static void ask_engine(struct firn_control *c, struct json_object *target, const struct firn_choice *what,
 		       const struct firn_reclaim *ask)
 {
 	struct firn_report r = { 0 };
 
-	firn_control_act(c, what, FIRN_METRICS_REQUEST, ask, &r);
+	if (!firn_control_allows(c, what->pid, false, &r.err))
+		firn_control_act(c, what, FIRN_METRICS_REQUEST, ask, &r);
 	if (r.err.code)
 		json_object_object_add(target, "refused", firn_json_trouble(&r.err));
 }
@@ -325,6 +359,7 @@ int firn_control_explain(struct firn_control *c, const pid_t *pids, unsigned int
 	struct json_object *targets = json_object_new_array();
 	struct firn_choice *what = calloc(npids + 1, sizeof(*what));
 	struct firn_policy_summary summary;
+	uint64_t start_time;
 	unsigned int n = 0;
 	int err = what ? 0 : -ENOMEM;
 
@@ -339,17 +374,11 @@ int firn_control_explain(struct firn_control *c, const pid_t *pids, unsigned int
 	for (unsigned int k = 0; k < npids; k++) {
 		long i = firn_view_find(&c->view, pids[k]);
 
-		if (i < 0) {
-			err = firn_err_set(e, FIRN_EXIT_NOT_FOUND, ESRCH, "no-process",
-					   kill(pids[k], 0) && errno == ESRCH ? "there is no process %d" :
-					   "process %d is outside of the agent's scope, or a thread of the kernel", pids[k]);
+		err = may_ask(c, pids[k], uid, gid, &start_time, e);
+		if (!err && i < 0)
+			err = no_process(pids[k], e);   /* it began, or ended, since the look */
+		if (err)
 			goto out;
-		}
-		if (firn_engine_may_trace(uid, gid, pids[k])) {
-			err = firn_err_set(e, FIRN_EXIT_NOT_PERMITTED, EPERM, "not-permitted",
-					   "process %d is not yours: run firn as root, or as the process's user", pids[k]);
-			goto out;
-		}
 		json_object_array_add(targets, explained(c, (size_t)i, &summary));
 		what[n].pid = pids[k];
 		what[n].start_time = c->view.viewed[i].start_time;

@@ -287,9 +287,11 @@ static int take_size(struct firn_args *a, const char *word)
 {
 	char shown[64];
 
-	if (firn_size_parse(word, &a->size) == 0 && a->size)
+	if (firn_size_parse(word, &a->size) == 0 && a->size && a->size <= INT64_MAX)
 		return FIRN_OK;
 	firn_print_escaped(shown, sizeof(shown), word, 40);
+	if (a->size > INT64_MAX)
+		return usage(a, "'%s' is more than any machine has: give a size, as in 2G or 512M", shown);
 	return usage(a, "'%s' is no size: give one, as in 2G, 512M or 1.5GiB", shown);
 }
 

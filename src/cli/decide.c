@@ -178,6 +178,7 @@ int firn_do_run(const struct firn_args *a)
 	struct firn_result *result;
 	struct firn_client *client;
 	struct firn_error e;
+	char shown[256];
 	int r;
 
 	if (a->priority >= 0 || a->size) {
@@ -203,7 +204,8 @@ int firn_do_run(const struct firn_args *a)
 	fflush(stdout);
 	execvp(a->command[0], a->command);
 	r = errno;
-	firn_complain("cannot run %s: %s", a->command[0], strerror(r));
+	firn_print_escaped(shown, sizeof(shown), a->command[0], 200);
+	firn_complain("cannot run %s: %s", shown, strerror(r));
 	return r == ENOENT ? NO_COMMAND : NOT_RUN;
 }
 

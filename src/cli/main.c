@@ -154,16 +154,20 @@ static const char help_help[] =
 /* All that was to be written was: else the exit code says so. */
 static int finish(int code)
 {
-	int err = 0;
+	bool failed;
+	int err;
 
 	errno = 0;
-	if (fflush(stdout) == EOF || ferror(stdout))
-		err = errno ? errno : EIO;
-	if (close(STDOUT_FILENO) < 0 && !err)
+	failed = fflush(stdout) == EOF || ferror(stdout);
+	err = errno;
+	if (close(STDOUT_FILENO) < 0 && !failed) {
+		failed = true;
 		err = errno;
-	if (!err)
+	}
+	if (!failed)
 		return code;
-	firn_complain("cannot write to standard output: %s", strerror(err));
+	/* What went wrong earlier is not known any more. */
+	firn_complain("cannot write to standard output%s%s", err ? ": " : "", err ? strerror(err) : "");
 	return FIRN_FAILED;
 }
 

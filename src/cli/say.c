@@ -119,14 +119,18 @@ int firn_fail(const struct firn_args *a, const struct firn_error *e)
 	return e->code;
 }
 
-/* Its message may begin with "process PID", which we have said. */
+/* Its message may begin with "process PID", which we have said, or say it by itself. */
 void firn_complain_target(const struct firn_target *t)
 {
 	const char *text = t->error.message ? t->error.message : "failed: see the agent's log";
-	char name[96], process[32], prefix[104];
+	char name[96], process[32], none[48], thread[32], prefix[104];
 	const char *between = ": ";
 	int n = snprintf(process, sizeof(process), "process %d", (int)t->pid);
+	bool named;
 
+	snprintf(none, sizeof(none), "there is no process %d", (int)t->pid);
+	snprintf(thread, sizeof(thread), "%d is a thread", (int)t->pid);
+	named = strncmp(text, none, strlen(none)) == 0 || strncmp(text, thread, strlen(thread)) == 0;
 	if (strncmp(text, process, (size_t)n) == 0 && strncmp(text + n, ": ", 2) == 0) {
 		text += n + 2;
 	} else if (strncmp(text, process, (size_t)n) == 0 && text[n] == ' ') {
@@ -136,5 +140,5 @@ void firn_complain_target(const struct firn_target *t)
 	snprintf(prefix, sizeof(prefix), "%s%s", firn_print_target_name(name, sizeof(name), t),
 		 between);
 	/* Without a PID it is said of a whole group, by its name. */
-	firn_complain_text(t->pid ? prefix : "", text);
+	firn_complain_text(t->pid && !named ? prefix : "", text);
 }

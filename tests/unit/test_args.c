@@ -95,6 +95,7 @@ static void test_refused(void **state)
 		  "'x' is no priority: give 0 to 100; higher matters more" },
 		{ { "reclaim", "--timeout=5", "1G" }, "'5' is no time: give one, as in 500ms, 90s or 5min" },
 		{ { "reclaim", "--timeout" }, "--timeout lacks its time: give it, as in --timeout 30s" },
+		{ { "reclaim", "8E" }, "'8E' is more than any machine has: give a size, as in 2G or 512M" },
 		{ { "priority", "5" },
 		  "priority lacks the priority: give 0 to 100 last, as in firn priority 1234 80" },
 		{ { "priority", "5", "-1" }, "'-1' is no priority: give 0 to 100; higher matters more" },
