@@ -157,12 +157,24 @@ def test_explain_kernel_thread(firn, config):
 
 def test_explain_zombie(firn, config, victims):
     """What has ended and waits for its parent: explained, and refused as by evict."""
-    parent = victims("shell", argv=["sh", "-c", "true & echo ready $!; exec sleep 600"])
+    parent = victims("parent", argv=["/usr/bin/python3", "-c", "import subprocess, sys; p = subprocess.Popen(['true']); "
+                                     "print('ready', p.pid, flush=True); sys.stdin.read()"])
     pid = int(parent.ready_line.split()[1])
     wait_until(lambda: state_of(pid) == "Z", 20, "it is a zombie")
     target = explain(firn, pid)[pid]
-    assert target["policy"]["action"] == "none" and target["policy"]["reason"] == "busy"
-    assert firn.run("evict", pid).code == REFUSED
+    assert target["policy"]["action"] == "none" and target["policy"]["reason"] == "refused"
+    assert target["refused"]["reason"] == firn.run("evict", pid, "--json").target["error"]["reason"]
+    text = firn.ok("explain", pid).out
+    assert "its parent has to wait for it" in text and "possible" not in text, text
+
+
+def test_explain_out(firn, config, holders):
+    """Of what is out already it is not said that it can be evicted."""
+    victim = holders(24)
+    firn.freeze(victim.pid)
+    text = firn.ok("explain", victim.pid).out
+    assert "by a user's request" in text and "evict " not in text and "gain" not in text, text
+    firn.thaw(victim.pid)
 
 
 def test_explain_never(firn, config, holders):

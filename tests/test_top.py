@@ -80,3 +80,14 @@ def test_top_without_a_terminal(firn):
     result = firn.run("top")
     assert result.code == USAGE
     result.one_line_error()
+
+
+def test_top_on_an_unknown_terminal(firn, screen):
+    """One line that says what to do, the status of nonsense, not curses' own."""
+    s = screen(80, 6)
+    s.shows("PRIVATE")
+    s.keys("q")
+    s.shows("ended 0")
+    s.run("respawn-pane", "-k", f"TERM=nonsense {FIRN} top 2>&1; echo ended $?; cat")
+    s.shows(f"ended {USAGE}")
+    assert s.text().startswith("firn: the terminal's TERM is not known: "), s.text()

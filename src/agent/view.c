@@ -242,8 +242,10 @@ static void fill(struct firn_view *v, const struct firn_view_from *from, const s
 	u->idle_ns = now_ns - firn_min_u64(p->idle_since_ns, now_ns);
 	u->awake_ns = firn_survey_age_ns(p);
 	u->wakeups_per_minute = p->wakeups_per_minute;
-	if (p->state == 'Z' || p->state == 'X')
-		u->state = FIRN_UNIT_BUSY;
+	if (p->state == 'Z' || p->state == 'X') {
+		u->refused = true;
+		u->refused_why = "it has ended, and its parent has to wait for it";
+	}
 	if (!e)
 		return;
 	e->here = true;
@@ -251,9 +253,11 @@ static void fill(struct firn_view *v, const struct firn_view_from *from, const s
 		u->awake_ns = firn_min_u64(u->awake_ns, now_ns - firn_min_u64(e->back_ns, now_ns));
 	u->quick_returns = e->quick_returns;
 	u->stored_bytes = e->stored_bytes;
-	u->refused = e->refused_until_ns > now_ns;
-	memcpy(w->refused_why, e->refused_why, sizeof(w->refused_why));
-	u->refused_why = w->refused_why;
+	if (e->refused_until_ns > now_ns) {
+		u->refused = true;
+		memcpy(w->refused_why, e->refused_why, sizeof(w->refused_why));
+		u->refused_why = w->refused_why;
+	}
 }
 
 struct holding {

@@ -39,6 +39,7 @@ static void line(const char *name, const char *fmt, ...)
 
 static void explain(const struct firn_target *t)
 {
+	bool running = t->state && strcmp(t->state, "running") == 0;
 	char name[96], a[16], b[16], c[16];
 
 	printf("%s\n", firn_print_target_name(name, sizeof(name), t));
@@ -53,11 +54,14 @@ static void explain(const struct firn_target *t)
 	     (long long)t->policy.faults_per_s, (long long)t->policy.wakeups_per_minute);
 	if (t->policy.place > 0)
 		line("queue", "place %lld", (long long)t->policy.place);
-	line("gain", "%s, for %s written", firn_print_size(a, sizeof(a), (double)t->policy.gain),
-	     firn_print_size(b, sizeof(b), (double)t->policy.cost));
+	if (running)
+		line("gain", "%s, for %s written", firn_print_size(a, sizeof(a), (double)t->policy.gain),
+		     firn_print_size(b, sizeof(b), (double)t->policy.cost));
 	if (t->policy.written_today > 0)
 		line("written", "%s today", firn_print_size(a, sizeof(a), (double)t->policy.written_today));
-	line("evict", "%s", t->policy.refused ? t->policy.refused : "possible");
+	/* Of what is out already, or busy, the engine was not asked. */
+	if (running || t->policy.refused)
+		line("evict", "%s", t->policy.refused ? t->policy.refused : "possible");
 }
 
 int firn_do_explain(const struct firn_args *a)

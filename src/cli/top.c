@@ -356,6 +356,7 @@ int firn_do_top(const struct firn_args *a)
 {
 	struct top t = { .lock = PTHREAD_MUTEX_INITIALIZER, .changed = PTHREAD_COND_INITIALIZER };
 	int since = EVERY_MS, r = FIRN_OK;
+	SCREEN *screen;
 	bool going = true;
 	pthread_t thread;
 
@@ -363,11 +364,18 @@ int firn_do_top(const struct firn_args *a)
 		firn_complain("top needs a terminal: use firn explain --json, or firn list, in scripts");
 		return FIRN_USAGE;
 	}
+	/* initscr() would end us for that, in words of its own. */
+	screen = newterm(NULL, stdout, stdin);
+	if (!screen) {
+		firn_complain("the terminal's TERM is not known: set it to what it is, or use firn explain");
+		return FIRN_USAGE;
+	}
+	def_prog_mode();
 	if (pthread_create(&thread, NULL, work, &t)) {
+		endwin();
 		firn_complain("cannot start a thread: try again");
 		return FIRN_FAILED;
 	}
-	initscr();
 	if (firn_want_colour() && has_colors()) {
 		start_color();
 		use_default_colors();
@@ -407,6 +415,7 @@ int firn_do_top(const struct firn_args *a)
 	pthread_join(thread, NULL);
 	if (t.failed)
 		r = firn_fail(a, &t.error);
+	delscreen(screen);
 	firn_result_free(t.fresh);
 	firn_result_free(t.shown);
 	free(t.rows);
