@@ -243,6 +243,23 @@ def test_group(firn, victims, point, verb):
     recover(firn, v)
 
 
+@pytest.mark.parametrize("point", [p for p in POINTS if p.startswith("wake")])
+def test_woken(firn, victims, point):
+    """Its next command is what wakes it; more of this in test_wake.py."""
+    v = victims("heap", "--mib", 8)
+    settle(v.pid)
+    firn.start(FIRN_KILL_AT=point)
+    result = firn.run("freeze", "--wake", v.pid)
+    assert result.code in (0, harness.NO_AGENT), result
+    v.send("verify")
+    firn.agent_died()
+    assert died(firn, point, "wake")
+    firn.start()
+    v.reply()
+    harness.wait_until(lambda: firn.list() == [], 20, "it is whole")
+    recover(firn, v)
+
+
 FORKED = [p for p in POINTS if p.startswith(("thaw", "fork", "fault", "pager", "inject.munmap", "inject.close"))]
 
 

@@ -824,6 +824,34 @@ def test_tree_wakes_as_one(firn, python):
     assert (w["by"], w["number"]) == ("group", child)
 
 
+def test_tree_after_the_agent_was_killed(firn, python):
+    """The next agent knows who belongs together."""
+    v = python(LISTEN + "pid = os.fork()\nif pid:\n    say('ok %d' % pid)\n    os.wait()\nlibc.prctl(1, 9, 0, 0, 0)\n" +
+               SERVERS["select"])
+    port, child = int(v.ready_line.split()[1]), int(v.reply())
+    settle(child)
+    firn.ok("freeze", "--wake", "--tree", v.pid, "--json")
+    firn.kill_agent()
+    firn.start()
+    for pid in (v.pid, child):
+        watched(firn, pid)
+        stays_frozen(firn, pid, 0.3)
+    Client(("127.0.0.1", port)).ask("there")
+    assert woken(firn, child, alone=False)["by"] == "connection"
+    assert woken(firn, v.pid)["by"] == "group"
+
+
+def test_show(firn, python):
+    """One epoll descriptor stands for all that its owner waits for."""
+    v = server(python, "epoll")
+    freeze(firn, v.pid)
+    t = watched(firn, v.pid)
+    assert t["wake"]["descriptors"] == 1 and t["wake"]["leftOut"] == 0 and t["wake"]["hidden"] == 0
+    text = firn.ok("show", v.pid).out
+    assert "wake      on use; watched, 1 descriptor\n" in text
+    firn.thaw(v.pid)
+
+
 def test_pids_wake_alone(firn, python):
     """Several PIDs of one request are no group."""
     v, w = server(python, "epoll"), server(python, "epoll")
