@@ -11,7 +11,7 @@ import subprocess
 import pytest
 
 import harness
-from harness import DONE, NOBODY, REFUSED, USAGE, Process, state_of, wait_until
+from harness import DONE, FAILED, NOBODY, REFUSED, USAGE, Process, state_of, wait_until
 
 BAD = "[agent]\nauto = maybe\n\n[rule a]\npriority = 200\nwake = yes\n"
 
@@ -398,3 +398,14 @@ def test_no_manager(firn, tmp_path):
     end(firn)
     firn.start(NOTIFY_SOCKET=str(tmp_path / "nobody"), LISTEN_FDS="-1", LISTEN_PID="x")
     firn.ok("list")
+
+
+def test_options_for_an_agent_that_runs(firn):
+    """They would not count: that is said, and the agent stays as it is.  Without options all is well."""
+    firn.start("--idle-exit", "0")
+    agent = firn.agent.pid
+    for args in (["--auto", "dry-run"], ["--foreground"]):
+        result = firn.start(*args, check=False)
+        assert result.code == FAILED, result
+        assert f"as process {agent}" in result.one_line_error()
+    assert firn.start().out == "" and firn.agent.pid == agent

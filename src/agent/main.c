@@ -455,6 +455,7 @@ int main(int argc, char **argv)
 	struct places p;
 	char path[600];
 	int code, lock, first_free, ready[2] = { -1, -1 };
+	pid_t running;
 
 	firn_notify_begin(&first_free);
 	/* The agent's descriptors must not be taken for standard ones. */
@@ -496,10 +497,15 @@ int main(int argc, char **argv)
 	lock = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
 	if (lock < 0 || flock(lock, LOCK_EX))
 		return complain(FIRN_EXIT_FAILED, "the start lock cannot be taken");
-	if (firn_pid_file_read(p.runtime, FIRN_AGENT_PID_NAME)) {
-		if (o.foreground)
-			return complain(FIRN_EXIT_FAILED, "an agent runs already");
-		return FIRN_EXIT_OK;
+	running = firn_pid_file_read(p.runtime, FIRN_AGENT_PID_NAME);
+	if (running) {
+		/* That one is there is all that a caller without wishes wants. */
+		if (argc == 1)
+			return FIRN_EXIT_OK;
+		firn_err_set(&e, FIRN_EXIT_FAILED, EEXIST, "runs",
+			     "an agent runs already, as process %d, and keeps to its own options: end it first (kill %d), or set "
+			     "what you want in firn.conf and send it SIGHUP", running, running);
+		return complain(e.code, e.message);
 	}
 	if (!o.foreground) {
 		pid_t child;
