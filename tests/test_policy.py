@@ -217,6 +217,18 @@ def test_priority_outlives_the_agent(firn, config, holders):
     assert explain(firn, victim.pid)[victim.pid]["policy"]["priority"] == 33
 
 
+def test_priority_outlives_what_failed(firn, config, holders):
+    """A request that was refused, by whomever, takes nothing away of what is known of a process."""
+    victim = holders(8)
+    firn.ok("priority", victim.pid, 33)
+    assert firn.run("freeze", victim.pid, user=NOBODY).code == NOT_PERMITTED
+    assert explain(firn, victim.pid)[victim.pid]["policy"]["priority"] == 33
+    assert firn.run("thaw", victim.pid).code == NO_TARGET
+    assert explain(firn, victim.pid)[victim.pid]["policy"]["priority"] == 33
+    # Nor is it passed over afterwards, since somebody else was not permitted.
+    assert explain(firn, victim.pid)[victim.pid]["policy"]["reason"] != "refused"
+
+
 class Room:
     """A memory cgroup with a limit, and an agent confined to it: pressure without filling the machine."""
 

@@ -206,7 +206,7 @@ void firn_control_note(struct firn_control *c, enum firn_metrics_verb verb, enum
 {
 	struct json_object *o = event_new(verb_words[verb]);
 	uint64_t written = verb == FIRN_METRICS_THAW || r->in_ram || r->err.code ? 0 : r->write_bytes;
-	struct firn_entry *entry;
+	struct firn_entry *entry = NULL;
 
 	firn_metrics_note(c->setup.metrics, verb, cause, r);
 	put_text(o, "cause", firn_metrics_cause_name(cause));
@@ -214,8 +214,11 @@ void firn_control_note(struct firn_control *c, enum firn_metrics_verb verb, enum
 	pthread_mutex_lock(&c->lock);
 	if (written)
 		firn_ledger_note(&c->ledger, r->pid, r->start_time, r->comm, written);
-	entry = r->pid ? firn_book_make(&c->view.book, r->pid, r->start_time) : NULL;
-	if (entry && verb != FIRN_METRICS_THAW) {
+	/* A report of what was refused before anybody looked tells no process: its number alone would take the place of
+	 * what is known.  And that somebody may not is nothing about the target. */
+	if (verb != FIRN_METRICS_THAW && r->pid && r->start_time && r->err.code != FIRN_EXIT_NOT_PERMITTED)
+		entry = firn_book_make(&c->view.book, r->pid, r->start_time);
+	if (entry) {
 		if (!r->err.code) {
 			entry->out = true;
 			entry->by_agent = cause != FIRN_METRICS_REQUEST;
@@ -361,6 +364,8 @@ void firn_control_act(struct firn_control *c, const struct firn_choice *what, en
 	if (what->action == FIRN_ACTION_THAW && !o.report.err.code)
 		firn_gate_after(c, what->pid);
 	*ret = o.report;
+	/* Whatever failed, and how early: this is about that process. */
+	ret->start_time = what->start_time;
 	if (o.options.wake)
 		firn_engine_watch(o.engine, o.options.wake);
 	if (!o.options.dry_run)
