@@ -82,6 +82,14 @@ def test_top_without_a_terminal(firn):
     result.one_line_error()
 
 
+def test_top_is_interrupted(firn, screen):
+    """Ctrl-C is as q: the terminal is as it was, and nothing failed."""
+    s = screen(80, 6)
+    s.shows("PRIVATE")
+    s.keys("C-c")
+    s.shows("ended 0")
+
+
 def test_top_on_an_unknown_terminal(firn, screen):
     """One line that says what to do, the status of nonsense, not curses' own."""
     s = screen(80, 6)

@@ -8,6 +8,7 @@
 #include <curses.h>
 #include <errno.h>
 #include <pthread.h>
+#include <signal.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -352,8 +353,18 @@ static bool key(struct top *t, int k)
 	return true;
 }
 
+/* Ctrl-C and a kill are as q: the terminal is put right, and what was asked for comes to its end. */
+static volatile sig_atomic_t interrupted;
+
+static void interrupt(int number)
+{
+	(void)number;
+	interrupted = 1;
+}
+
 int firn_do_top(const struct firn_args *a)
 {
+	struct sigaction on_interrupt = { .sa_handler = interrupt };
 	struct top t = { .lock = PTHREAD_MUTEX_INITIALIZER, .changed = PTHREAD_COND_INITIALIZER };
 	int since = EVERY_MS, r = FIRN_OK;
 	SCREEN *screen;
@@ -371,6 +382,9 @@ int firn_do_top(const struct firn_args *a)
 		return FIRN_USAGE;
 	}
 	def_prog_mode();
+	sigemptyset(&on_interrupt.sa_mask);
+	sigaction(SIGINT, &on_interrupt, NULL);
+	sigaction(SIGTERM, &on_interrupt, NULL);
 	if (pthread_create(&thread, NULL, work, &t)) {
 		endwin();
 		firn_complain("cannot start a thread: try again");
@@ -404,7 +418,7 @@ int firn_do_top(const struct firn_args *a)
 		else
 			going = key(&t, k);
 		pthread_mutex_lock(&t.lock);
-		going = going && !t.failed;
+		going = going && !t.failed && !interrupted;
 		pthread_mutex_unlock(&t.lock);
 	}
 	endwin();
