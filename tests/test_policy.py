@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from harness import (FAILED, FIRN, NO_AGENT, NO_TARGET, NOBODY, NOT_PERMITTED, REFUSED, STORE, USAGE, anon_kib, read, state_of,
+from harness import (FAILED, FIRN, NO_AGENT, NO_TARGET, NOBODY, NOT_PERMITTED, REFUSED, SEVERAL, STORE, USAGE, anon_kib, read, state_of,
                      status_of, wait_until)
 
 MIB = 1 << 20
@@ -122,6 +122,16 @@ def test_explain_unknown(firn, config):
     result = firn.run("explain", 4194303)
     assert result.code == NO_TARGET
     result.one_line_error()
+
+
+def test_explain_several(firn, config, holders):
+    """One of several that is not there: said, and the others are told of."""
+    victim = holders(1)
+    result = firn.run("explain", 4194303, victim.pid)
+    assert result.code == SEVERAL and "there is no process 4194303" in result.one_line_error(), result
+    assert result.out.startswith(f"{victim.pid} ") and "evict     possible" in result.out
+    answer = firn.run("explain", victim.pid, 4194303, "--json")
+    assert answer.code == SEVERAL and [t.get("error", {}).get("reason") for t in answer.targets] == [None, "no-process"]
 
 
 def kernel_thread():

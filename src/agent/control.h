@@ -89,7 +89,8 @@ int firn_control_priority(struct firn_control *c, pid_t pid, uint32_t priority, 
 /*
  * What the policy says of @pids, or of all in scope (@npids 0), as Targets: priority and the rule that gives it, what
  * would be done now and why, its place in the queue, gain and cost.  For single ones the engine is asked too.  Waits
- * for a look.  @uid: who asks: others' processes are left out.  Returns 0, or -errno with *@e; the caller owns *@ret:
+ * for a look.  @uid: who asks: others' processes are left out; of several that are named, whoever cannot be told of has
+ * an error in place of it.  Returns 0, or -errno with *@e; the caller owns *@ret:
  * { "targets": [...], "summary": {...} }.
  */
 int firn_control_explain(struct firn_control *c, const pid_t *pids, unsigned int npids, uid_t uid, gid_t gid,

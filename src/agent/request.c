@@ -377,8 +377,20 @@ int firn_control_explain(struct firn_control *c, const pid_t *pids, unsigned int
 		err = may_ask(c, pids[k], uid, gid, &start_time, e);
 		if (!err && i < 0)
 			err = no_process(pids[k], e);   /* it began, or ended, since the look */
-		if (err)
+		if (err && npids == 1)
 			goto out;
+		if (err) {
+			/* The others are told of all the same. */
+			struct json_object *o = json_object_new_object();
+
+			put(o, "pid", (uint64_t)pids[k]);
+			json_object_object_add(o, "error", firn_json_trouble(e));
+			json_object_array_add(targets, o);
+			memset(e, 0, sizeof(*e));
+			err = 0;
+			what[n++].action = FIRN_ACTION_NONE;
+			continue;
+		}
 		json_object_array_add(targets, explained(c, (size_t)i, &summary));
 		what[n].pid = pids[k];
 		what[n].start_time = c->view.viewed[i].start_time;

@@ -81,12 +81,19 @@ int firn_do_explain(const struct firn_args *a)
 		printf("%s\n", firn_result_json(result));
 	else if (!a->count)
 		firn_print_units(stdout, result, firn_want_colour());
-	for (size_t i = 0; !a->json && a->count && i < firn_result_count(result); i++)
-		explain(firn_result_target(result, i));
+	for (size_t i = 0; a->count && i < firn_result_count(result); i++) {
+		const struct firn_target *t = firn_result_target(result, i);
+
+		if (t->error.code)
+			firn_complain_target(t);
+		else if (!a->json)
+			explain(t);
+	}
 	if (!a->json && a->count && firn_result_text(result, "text"))
 		line("host", "%s", firn_result_text(result, "text"));
+	r = firn_result_code(result);
 	firn_result_free(result);
-	return FIRN_OK;
+	return r;
 }
 
 /* What each target gave, or would. */
