@@ -317,6 +317,7 @@ def test_reclaim_falls_short(firn, config, room, victims):
     assert result.code == FAILED, result
     answer = result.json
     assert answer["error"]["reason"] == "not-enough"
+    assert "a higher --priority" in answer["error"]["message"]
     assert sum(1 for t in answer["targets"] if "error" not in t) in (0, 1)
     assert high.pid not in [t["pid"] for t in answer["targets"]]
     assert [t["pid"] for t in firn.list()] in ([low.pid], [])

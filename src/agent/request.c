@@ -71,9 +71,9 @@ static int fail_short(const struct firn_reclaim *ask, const struct firn_policy_s
 			len += (size_t)snprintf(why + len, sizeof(why) - len, "%s%s %u", len ? ", " : "",
 						firn_reason_name(told[i]), summary->reasons[told[i]]);
 	return firn_err_set(e, FIRN_EXIT_FAILED, ENOMEM, "not-enough",
-			    "%s are not to be had: %s available, nobody below priority %u can give more (%s): see firn explain",
+			    "%s are not to be had: %s available, nobody below priority %u can give more (%s): %ssee firn explain",
 			    firn_size_print(wanted, ask->bytes), firn_size_print(size, have >> 20 << 20), ask->priority,
-			    why);
+			    why, summary->reasons[FIRN_REASON_PRIORITY] ? "a higher --priority asks more of them, or " : "");
 }
 
 static int one_round(struct firn_control *c, const struct firn_reclaim *ask, struct firn_choice *chosen,
