@@ -4,11 +4,14 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <grp.h>
+#include <linux/capability.h>
 #include <poll.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/prctl.h>
+#include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -25,8 +28,19 @@ struct who {
 	gid_t gid;
 	gid_t groups[GROUPS];
 	size_t ngroups;
+	uint64_t capabilities;          /* in the agent's user namespace */
 	char comm[16];
 };
+
+/* What root of a user namespace may there, it may nowhere else. */
+static bool in_our_user_namespace(pid_t pid)
+{
+	struct stat ours, its;
+	char path[64];
+
+	snprintf(path, sizeof(path), "/proc/%d/ns/user", pid);
+	return !stat("/proc/self/ns/user", &ours) && !stat(path, &its) && ours.st_dev == its.st_dev && ours.st_ino == its.st_ino;
+}
 
 static int read_who(pid_t pid, struct who *w)
 {
@@ -46,6 +60,8 @@ static int read_who(pid_t pid, struct who *w)
 			found = true;
 		} else if (!strncmp(line, "Gid:\t", 5)) {
 			w->gid = (gid_t)strtoul(line + 5, NULL, 10);
+		} else if (!strncmp(line, "CapPrm:\t", 8)) {
+			w->capabilities = strtoull(line + 8, NULL, 16);
 		} else if (!strncmp(line, "Groups:", 7)) {
 			char *at = line + 7, *end;
 
@@ -60,12 +76,39 @@ static int read_who(pid_t pid, struct who *w)
 		}
 	}
 	firn_lines_close(&l);
+	if (!in_our_user_namespace(pid))
+		w->capabilities = 0;
 	return found ? 0 : -ESRCH;
 }
 
 /*
+ * Root keeps its capabilities when it changes into root, and gets back by exec what it gave up: both end here for a
+ * target that has fewer, as in a container, whose /bin/sh this is going to be.  System calls only.
+ */
+static int confine(uint64_t capabilities)
+{
+	struct __user_cap_header_struct header = { _LINUX_CAPABILITY_VERSION_3, 0 };
+	struct __user_cap_data_struct data[2];
+	bool less = false;
+
+	if (syscall(SYS_capget, &header, data))
+		return -errno;
+	for (int i = 0; i < 2; i++) {
+		uint32_t its = (uint32_t)(capabilities >> 32 * i);
+
+		less |= (data[i].permitted & ~its) != 0;
+		data[i].permitted &= its;
+		data[i].effective = data[i].permitted;
+		data[i].inheritable = 0;
+	}
+	if (!less)
+		return 0;
+	return syscall(SYS_capset, &header, data) || prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) ? -errno : 0;
+}
+
+/*
  * In the child of a process with many threads: system calls only.  Its own session, so that all it starts can be ended
- * with it; nothing of the agent's privileges, protection or descriptors.
+ * with it; nothing of the agent's privileges beyond the target's own, of its protection or descriptors.
  */
 static void become(const struct firn_hook *h, const struct who *w, int root, char *const *env)
 {
@@ -83,7 +126,7 @@ static void become(const struct firn_hook *h, const struct who *w, int root, cha
 	if (fchdir(root) || chroot("."))
 		_exit(FAILED);
 	if (syscall(SYS_setgroups, w->ngroups, w->groups) || syscall(SYS_setresgid, w->gid, w->gid, w->gid) ||
-	    syscall(SYS_setresuid, w->uid, w->uid, w->uid))
+	    syscall(SYS_setresuid, w->uid, w->uid, w->uid) || (!w->uid && confine(w->capabilities)))
 		_exit(FAILED);
 	fd = open("/dev/null", O_RDWR);
 	if (fd >= 0) {

@@ -13,7 +13,7 @@
 struct firn_hook {
 	const char *command;         /* for /bin/sh -c */
 	const char *event;           /* "before-freeze", "after-thaw" */
-	pid_t pid;                   /* whose user, groups and root directory it gets */
+	pid_t pid;                   /* whose user, groups and root directory it gets, and no more capabilities than it has */
 	uint64_t timeout_ns;         /* then it is killed, with what it started in its session */
 };
 

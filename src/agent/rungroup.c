@@ -49,7 +49,8 @@ static void make_in(struct making *m, const struct firn_cgroup *root)
 	char path[FIRN_CGROUP_PATH], dir[PATH_BYTES], file[PATH_BYTES + 16], text[16];
 	int fd, n;
 
-	if (!group_of(m->pid, root->hierarchy, path, sizeof(path)))
+	/* What begins with ".." is outside of the hierarchy as we see it. */
+	if (!group_of(m->pid, root->hierarchy, path, sizeof(path)) || !strncmp(path, "/..", 3))
 		return;
 	if ((size_t)snprintf(dir, sizeof(dir), "%s%s%s" PREFIX "%d", root->dir, path, path[1] ? "/" : "", m->pid) >= sizeof(dir) ||
 	    (mkdir(dir, 0755) && errno != EEXIST))

@@ -225,7 +225,8 @@ static void reclaim(struct running *r)
 		answer_error(r, &e);
 		return;
 	}
-	if (run && !ask.dry_run)
+	/* Who connected may have ended, and its number be another's. */
+	if (run && !ask.dry_run && !firn_engine_may_trace(ask.uid, ask.gid, r->t.peer.pid))
 		firn_control_own_group(r->t.control, r->t.peer.pid, group, sizeof(group));
 	memset(&done, 0, sizeof(done));
 	r->targets = json_object_new_array();
