@@ -354,7 +354,10 @@ void firn_control_act(struct firn_control *c, const struct firn_choice *what, en
 		o.options.wake = firn_engine_wake_id(o.engine);
 	o.report.pid = what->pid;
 	o.report.start_time = what->start_time;
-	if (what->action != FIRN_ACTION_THAW && firn_gate_before(c, what->pid, &gate, &o.report.err))
+	if (c->stopping && what->action != FIRN_ACTION_THAW)
+		firn_err_set(&o.report.err, FIRN_EXIT_NO_AGENT, ECANCELED, "stopping",
+			     "process %d is left as it is: the agent is ending: try again, a new one will start", what->pid);
+	else if (what->action != FIRN_ACTION_THAW && firn_gate_before(c, what->pid, &gate, &o.report.err))
 		;                       /* not now */
 	else if (firn_thread_start(&thread, false, operate, &o))
 		firn_err_set(&o.report.err, FIRN_EXIT_FAILED, EAGAIN, "no-thread",
@@ -512,7 +515,9 @@ static void *run(void *arg)
 			triggered = true;
 		}
 		if (c->run_groups && now() - swept > SWEEP_NS) {
-			c->run_groups = firn_rungroup_sweep();
+			/* One that is made meanwhile counts on. */
+			c->run_groups = 0;
+			c->run_groups += firn_rungroup_sweep();
 			swept = now();
 		}
 		if (c->stopping || !automatic)

@@ -16,6 +16,7 @@
 
 #define THREAD_STACK (1u << 20)
 #define TELL_EVERY_NS 100000000u
+#define SETTLE_NS 5000000u
 
 int firn_jobs_init(struct firn_jobs *jobs, struct firn_engine *engine, struct firn_scope *scope)
 {
@@ -160,6 +161,29 @@ static int gate_says_no(const struct firn_job *job, pid_t pid, struct firn_repor
 	return firn_gate_before(job->jobs->control, pid, &gate, &r->err);
 }
 
+/* An agent that ends would leave what it takes now behind, for nobody to bring back. */
+static int ending(const struct firn_job *job, pid_t pid, struct firn_report *r)
+{
+	if (!job->jobs->ending)
+		return 0;
+	return firn_err_set(&r->err, FIRN_EXIT_NO_AGENT, ECANCELED, "stopping",
+			    "process %d is left as it is: the agent is ending: try again, a new one will start", pid);
+}
+
+/* All others that are under way end first; none that evicts begins any more. */
+static void settle(struct firn_job *job)
+{
+	unsigned int running;
+
+	firn_control_stop(job->jobs->control);
+	do {
+		firn_sys.sleep_ns(SETTLE_NS);
+		pthread_mutex_lock(&job->jobs->lock);
+		running = job->jobs->running;
+		pthread_mutex_unlock(&job->jobs->lock);
+	} while (running > 1);
+}
+
 /* One step, on a thread of its own: a tracer that could not let go of a thread does so when it ends. */
 struct single {
 	struct firn_job *job;
@@ -189,7 +213,8 @@ static void *run_one(void *arg)
 	if (permitted(s->job, s->pid, s->report) || in_scope(s->job, s->pid, s->report))
 		return NULL;
 	if (s->step != FIRN_STEP_THAW &&
-	    (!allowed(s->job, s->pid, s->report) || gate_says_no(s->job, s->pid, s->report)))
+	    (ending(s->job, s->pid, s->report) || !allowed(s->job, s->pid, s->report) ||
+	     gate_says_no(s->job, s->pid, s->report) || ending(s->job, s->pid, s->report)))
 		return NULL;
 	if (s->step == FIRN_STEP_THAW)
 		firn_engine_thaw(engine, s->pid, s->options, s->report);
@@ -290,7 +315,7 @@ static void *run(void *arg)
 
 	job->targets = json_object_new_array();
 	if (job->settle)
-		firn_control_stop(job->jobs->control);
+		settle(job);
 	if (!found)
 		firn_err_set(&e, FIRN_EXIT_FAILED, ENOMEM, "no-memory", "the agent has no memory for this request: try again");
 	else if (!find_all(job, found, &e))
@@ -326,4 +351,46 @@ int firn_job_start(struct firn_job *job)
 		pthread_mutex_unlock(&job->jobs->lock);
 	}
 	return err;
+}
+
+bool firn_job_place(struct firn_job *job, struct json_object *o)
+{
+	struct json_object *place, *after;
+	const char *text;
+	int64_t seconds;
+
+	job->after_s = FIRN_MOVE_AFTER_S;
+	if (!o)
+		return true;
+	if (json_object_object_get_ex(o, "place", &place)) {
+		text = json_object_get_string(place);
+		job->move = text && !strcmp(text, FIRN_PACK_PLACE_RAM_STORE);
+		job->ram = job->move || (text && !strcmp(text, FIRN_PACK_PLACE_RAM));
+		if (!job->ram && (!text || strcmp(text, FIRN_PACK_PLACE_STORE)))
+			return false;
+	}
+	if (json_object_object_get_ex(o, "after", &after)) {
+		seconds = json_object_get_int64(after);
+		if (!job->move || !json_object_is_type(after, json_type_int) || seconds < 0 || seconds > FIRN_MOVE_AFTER_MAX_S)
+			return false;
+		job->after_s = (uint32_t)seconds;
+	}
+	return true;
+}
+
+bool firn_job_kind(struct firn_job *job, struct json_object *parameters)
+{
+	struct json_object *kind = NULL;
+	const char *name;
+
+	job->kind = 0;
+	if (!parameters || !json_object_object_get_ex(parameters, "kind", &kind) || !kind)
+		return true;
+	if (!json_object_is_type(kind, json_type_string))
+		return false;
+	name = json_object_get_string(kind);
+	for (int k = FIRN_PACK_COPIED; k <= FIRN_PACK_DIRECT; k++)
+		if (!strcmp(name, firn_pack_kind_name((enum firn_pack_kind)k)))
+			job->kind = (enum firn_pack_kind)k;
+	return job->kind != 0;
 }

@@ -7,6 +7,7 @@
 
 #include <json-c/json.h>
 #include <pthread.h>
+#include <stdatomic.h>
 
 #include "agent/scope.h"
 #include "agent/control.h"
@@ -27,6 +28,7 @@ struct firn_jobs {
 	int wake;                    /* eventfd: something is in the outbox */
 	struct firn_outgoing *first, **last;
 	unsigned int running;
+	atomic_bool ending;          /* all comes back, and the agent ends: nothing is held or evicted any more */
 };
 
 /* A message for a connection. */
@@ -45,7 +47,7 @@ struct firn_job {
 	bool all, dry_run, more, force;
 	bool wake;                   /* freeze: wake on use */
 	bool woken;                  /* thaw: by the agent itself, since there is something to do */
-	bool settle;                 /* first let the control end, so that it evicts no more */
+	bool settle;                 /* first let the control and all other jobs end, so that nothing is evicted any more */
 	bool ram, move;              /* see struct firn_evict_options */
 	uint32_t after_s;
 	enum firn_pack_kind kind;    /* 0: the agent's */
@@ -60,6 +62,10 @@ struct firn_job {
 };
 
 int firn_jobs_init(struct firn_jobs *jobs, struct firn_engine *engine, struct firn_scope *scope);
+/* What a call's parameters (may be NULL) say of where the packs are to be, and of their kind (0: none is said).  False: it
+ * makes no sense. */
+bool firn_job_place(struct firn_job *job, struct json_object *parameters);
+bool firn_job_kind(struct firn_job *job, struct json_object *parameters);
 /* Run @job (allocated; the thread frees it and job->selects).  Returns 0, or -errno: it was not started and
  * stays the caller's. */
 int firn_job_start(struct firn_job *job);

@@ -116,7 +116,7 @@ static bool do_round(struct firn_control *c, const struct firn_reclaim *ask, con
 	for (unsigned int i = 0; i < n && ret->after_bytes < ask->bytes; i++) {
 		struct firn_report r = { 0 };
 
-		if (deadline && firn_sys.clock_ns() > deadline)
+		if (c->stopping || (deadline && firn_sys.clock_ns() > deadline))
 			break;
 		firn_control_act(c, &chosen[i], FIRN_METRICS_RECLAIM, ask, &r);
 		if (r.err.code) {
@@ -158,6 +158,11 @@ int firn_control_reclaim(struct firn_control *c, const struct firn_reclaim *ask,
 				   "%s are more than the %s of memory that there are: ask for less",
 				   firn_size_print(wanted, ask->bytes), firn_size_print(size, total >> 20 << 20));
 	for (unsigned int i = 0; !err && ret->after_bytes < ask->bytes; i++) {
+		if (c->stopping) {
+			err = firn_err_set(e, FIRN_EXIT_NO_AGENT, ECANCELED, "stopping",
+					   "the agent is ending: try again, a new one will start");
+			break;
+		}
 		if ((deadline && firn_sys.clock_ns() > deadline) || i == ROUNDS) {
 			err = firn_err_set(e, FIRN_EXIT_FAILED, ETIMEDOUT, "timeout",
 					   "%s of %s available when time was up: the targets named stay evicted",

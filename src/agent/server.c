@@ -15,6 +15,7 @@
 #include "agent/json.h"
 #include "agent/notify.h"
 #include "agent/task.h"
+#include "agent/underway.h"
 #include "agent/wake.h"
 #include "base/fd.h"
 #include "base/log.h"
@@ -23,6 +24,8 @@
 #include "sys/sys.h"
 
 #define MAX_CONNECTIONS 256u
+#define USER_CONNECTIONS 64u         /* of one user that is not root */
+#define UNREAD_MAX (1u << 20)        /* who has so much to read is not listened to until it was read */
 #define FIRST_BUFFER 4096u
 #define TICK_MS 1000
 
@@ -45,6 +48,7 @@ struct server {
 	struct firn_jobs *jobs;
 	struct connection *connections;
 	unsigned int nconnections;
+	struct firn_underway underway;
 	uint64_t serial;
 	int epoll, signals;
 	bool stopping;                  /* thaw all, then end */
@@ -85,6 +89,11 @@ static struct connection *find_connection(struct server *s, uint64_t serial)
 	return NULL;
 }
 
+static bool behind(const struct connection *c)
+{
+	return c->out_len - c->out_sent > UNREAD_MAX;
+}
+
 static void flush(struct server *s, struct connection *c)
 {
 	while (c->out_sent < c->out_len) {
@@ -100,7 +109,8 @@ static void flush(struct server *s, struct connection *c)
 	}
 	if (c->out_sent == c->out_len)
 		c->out_sent = c->out_len = 0;
-	watch(s, c->fd, EV_CONNECTIONS + c->serial, EPOLLIN | (c->out_len ? EPOLLOUT : 0), EPOLL_CTL_MOD);
+	watch(s, c->fd, EV_CONNECTIONS + c->serial, (behind(c) ? 0 : EPOLLIN) | (c->out_len ? EPOLLOUT : 0),
+	      EPOLL_CTL_MOD);
 }
 
 static void say(struct server *s, struct connection *c, struct json_object *message)
@@ -182,48 +192,16 @@ static bool get_flag(struct json_object *o, const char *key)
 	return o && json_object_object_get_ex(o, key, &v) && json_object_get_boolean(v);
 }
 
-/* Where the packs are to be.  False: it makes no sense. */
-static bool get_place(struct json_object *o, struct firn_job *job)
+/* May @c have one more call on a thread of its own?  False: it was answered. */
+static bool may_begin(struct server *s, struct connection *c)
 {
-	struct json_object *place, *after;
-	const char *text;
-	int64_t seconds;
+	int err = firn_underway_begin(&s->underway, c->serial, c->peer.uid);
 
-	job->after_s = FIRN_MOVE_AFTER_S;
-	if (!o)
-		return true;
-	if (json_object_object_get_ex(o, "place", &place)) {
-		text = json_object_get_string(place);
-		job->move = text && !strcmp(text, FIRN_PACK_PLACE_RAM_STORE);
-		job->ram = job->move || (text && !strcmp(text, FIRN_PACK_PLACE_RAM));
-		if (!job->ram && (!text || strcmp(text, FIRN_PACK_PLACE_STORE)))
-			return false;
-	}
-	if (json_object_object_get_ex(o, "after", &after)) {
-		seconds = json_object_get_int64(after);
-		if (!job->move || !json_object_is_type(after, json_type_int) || seconds < 0 || seconds > FIRN_MOVE_AFTER_MAX_S)
-			return false;
-		job->after_s = (uint32_t)seconds;
-	}
-	return true;
-}
-
-/* The kind of pack that is asked for; 0 where none is.  False: there is no such kind. */
-static bool get_kind(struct json_object *parameters, enum firn_pack_kind *ret)
-{
-	struct json_object *kind = NULL;
-	const char *name;
-
-	*ret = 0;
-	if (!parameters || !json_object_object_get_ex(parameters, "kind", &kind) || !kind)
-		return true;
-	if (!json_object_is_type(kind, json_type_string))
-		return false;
-	name = json_object_get_string(kind);
-	for (int k = FIRN_PACK_COPIED; k <= FIRN_PACK_DIRECT; k++)
-		if (!strcmp(name, firn_pack_kind_name((enum firn_pack_kind)k)))
-			*ret = (enum firn_pack_kind)k;
-	return *ret != 0;
+	if (err)
+		reply_failed(s, c, FIRN_EXIT_FAILED, err == -EAGAIN ? "too-many" : "no-memory", err == -EAGAIN ?
+			     "as many requests of this user as may be are under way: wait until one of them has ended" :
+			     "the agent has no memory for this request: try again");
+	return !err;
 }
 
 static bool start_job(struct server *s, struct firn_job *job)
@@ -253,7 +231,7 @@ static void change(struct server *s, struct connection *c, enum firn_method meth
 	job->method = method;
 	job->dry_run = get_flag(parameters, "dryRun");
 	job->force = get_flag(parameters, "force");
-	if (!get_kind(parameters, &job->kind)) {
+	if (!firn_job_kind(job, parameters)) {
 		reply_text_error(s, c, FIRN_ERROR_INVALID_PARAMETER, "parameter", "kind");
 		goto out;
 	}
@@ -271,7 +249,7 @@ static void change(struct server *s, struct connection *c, enum firn_method meth
 		reply_failed(s, c, FIRN_EXIT_NOT_PERMITTED, "not-permitted", "only root thaws all: name your own targets");
 		goto out;
 	}
-	if (method != FIRN_CALL_THAW && !get_place(parameters, job)) {
+	if (method != FIRN_CALL_THAW && !firn_job_place(job, parameters)) {
 		reply_text_error(s, c, FIRN_ERROR_INVALID_PARAMETER, "parameter", "place");
 		goto out;
 	}
@@ -299,6 +277,8 @@ static void change(struct server *s, struct connection *c, enum firn_method meth
 			reply_text_error(s, c, FIRN_ERROR_INVALID_PARAMETER, "parameter", "targets");
 		goto out;
 	}
+	if (!may_begin(s, c))
+		goto out;
 	if (!start_job(s, job))
 		goto no_memory_started;
 	c->busy = true;
@@ -311,6 +291,7 @@ out:
 	free(job);
 	return;
 no_memory_started:
+	firn_underway_end(&s->underway, c->serial);
 	reply_failed(s, c, FIRN_EXIT_FAILED, "no-thread", "the agent cannot start a thread: try again");
 }
 
@@ -429,9 +410,12 @@ static void start_task(struct server *s, struct connection *c, enum firn_method 
 		reply_failed(s, c, FIRN_EXIT_NO_AGENT, "stopping", "the agent is ending: try again, a new one will start");
 		return;
 	}
+	if (!may_begin(s, c))
+		return;
 	json_object_get(parameters);
 	if (firn_task_start(&task)) {
 		json_object_put(parameters);
+		firn_underway_end(&s->underway, c->serial);
 		reply_failed(s, c, FIRN_EXIT_FAILED, "no-thread", "the agent cannot start a thread: try again");
 		return;
 	}
@@ -457,6 +441,7 @@ static void begin_stop(struct server *s, uint64_t connection)
 	if (s->stopping)
 		return;
 	s->stopping = true;
+	s->jobs->ending = true;
 	firn_notify("STOPPING=1");
 	job = calloc(1, sizeof(*job));
 	if (!job)
@@ -573,7 +558,7 @@ static void take_calls(struct server *s, struct connection *c)
 	size_t len;
 	int r;
 
-	while (!c->busy && !c->closing && (r = firn_frame_in_next(&c->in, &text, &len)) != 0) {
+	while (!c->busy && !c->closing && !behind(c) && (r = firn_frame_in_next(&c->in, &text, &len)) != 0) {
 		if (r == -EMSGSIZE)
 			return;         /* no end of it yet, and the buffer is full: receive() makes a larger one */
 		if (r < 0) {
@@ -586,7 +571,7 @@ static void take_calls(struct server *s, struct connection *c)
 
 static void receive(struct server *s, struct connection *c)
 {
-	for (;;) {
+	while (!behind(c)) {
 		char *space;
 		size_t room = firn_frame_in_space(&c->in, &space);
 		ssize_t n;
@@ -620,6 +605,16 @@ static void receive(struct server *s, struct connection *c)
 	}
 }
 
+/* Root can always speak with the agent, whatever a user does. */
+static bool too_many_of(const struct server *s, uid_t uid)
+{
+	unsigned int n = 0;
+
+	for (const struct connection *c = s->connections; uid && c; c = c->next)
+		n += c->peer.uid == uid;
+	return n >= USER_CONNECTIONS;
+}
+
 static void accept_one(struct server *s)
 {
 	socklen_t len = sizeof(struct ucred);
@@ -631,7 +626,7 @@ static void accept_one(struct server *s)
 		return;
 	c = s->nconnections < MAX_CONNECTIONS ? calloc(1, sizeof(*c)) : NULL;
 	buf = c ? malloc(FIRST_BUFFER) : NULL;
-	if (!buf || getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &c->peer, &len)) {
+	if (!buf || getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &c->peer, &len) || too_many_of(s, c->peer.uid)) {
 		shutdown(fd, SHUT_RDWR);
 		close(fd);
 		free(buf);
@@ -671,6 +666,8 @@ static void deliver(struct server *s)
 	while ((o = firn_jobs_take(s->jobs))) {
 		struct connection *c = find_connection(s, o->connection);
 
+		if (o->final)
+			firn_underway_end(&s->underway, o->connection);
 		if (o->connection == FIRN_TO_MONITORS) {
 			tell_monitors(s, o->message);
 			json_object_put(o->message);
@@ -749,8 +746,10 @@ int firn_server_run(const struct firn_server_config *config)
 			c = find_connection(&s, ev[i].data.u64 - EV_CONNECTIONS);
 			if (!c)
 				continue;
-			if (ev[i].events & EPOLLOUT)
+			if (ev[i].events & (EPOLLOUT | EPOLLHUP | EPOLLERR)) {
 				flush(&s, c);
+				take_calls(&s, c);
+			}
 			if (ev[i].events & (EPOLLIN | EPOLLHUP | EPOLLERR))
 				receive(&s, c);
 			if (c->closing)
@@ -772,5 +771,6 @@ int firn_server_run(const struct firn_server_config *config)
 	firn_engine_wake_end(config->engine);
 	while (s.connections)
 		close_connection(&s, s.connections);
+	firn_underway_clear(&s.underway);
 	return 0;
 }

@@ -31,6 +31,7 @@
 #define DEPTH 4                      /* of epoll in epoll */
 #define CHILDREN 256u
 #define SPARE 16u
+#define SEEN_MAX (1 << 20)           /* descriptors are numbered below it, unless fs.nr_open was raised */
 
 static uint64_t bit(int signal)
 {
@@ -42,6 +43,9 @@ static bool see(struct firn_watch *w, int fd)
 {
 	if (fd < 0)
 		return true;
+	/* A number from the target's memory may be any. */
+	if (fd >= SEEN_MAX)
+		return false;
 	if (fd >= w->nseen) {
 		int n = (int)firn_align_up((uint64_t)fd + 1, 1024);
 		uint8_t *grown = realloc(w->seen, (size_t)n);
