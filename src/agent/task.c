@@ -219,11 +219,16 @@ static void reclaim(struct running *r)
 	ask.priority = priority >= 0 ? (uint32_t)priority : FIRN_TASK_PRIORITY;
 	ask.timeout_ns = (uint64_t)timeout * 1000000u;
 	ask.dry_run = dry_run(r);
-	if (run && priority >= 0 &&
-	    firn_control_priority(r->t.control, r->t.peer.pid, (uint32_t)priority, true, ask.dry_run, r->t.peer.uid,
-				  r->t.peer.gid, &e)) {
-		answer_error(r, &e);
-		return;
+	if (run && priority >= 0) {
+		int err = firn_control_priority(r->t.control, r->t.peer.pid, (uint32_t)priority, true, ask.dry_run,
+						r->t.peer.uid, r->t.peer.gid, &e);
+
+		/* Outside of the agent's scope nothing takes from it anyhow. */
+		if (err && err != -EXDEV) {
+			answer_error(r, &e);
+			return;
+		}
+		firn_err_clear(&e);
 	}
 	/* Who connected may have ended, and its number be another's. */
 	if (run && !ask.dry_run && !firn_engine_may_trace(ask.uid, ask.gid, r->t.peer.pid))
