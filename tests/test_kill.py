@@ -315,5 +315,6 @@ def test_every_point_is_reached():
     """A step that no verb passes is a step that nobody tested."""
     if len({p for p, _ in tried}) < len(POINTS):
         return          # only some of the tests were asked for
-    missed = [p for p in POINTS if p not in reached]
+    # The steps of waking have a test of their own, in test_wake_ends.py, which waits for the agent's death at each.
+    missed = [p for p in POINTS if p not in reached and not p.startswith("wake.")]
     assert not missed, f"never reached: {missed}; reached: { {p: sorted(v) for p, v in reached.items()} }"

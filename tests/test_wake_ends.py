@@ -13,6 +13,9 @@ from wake_harness import (Client, LISTEN, SERVERS, freeze, nothing_left, python,
                           watched, watcher_descriptors, woken)
 
 
+WAKE_POINTS = ["wake.watched", "wake.woken"]
+
+
 # --- Death.
 
 
@@ -98,7 +101,12 @@ def test_data_while_there_was_no_agent(firn, python):
     assert woken(firn, v.pid)["by"] == "data"
 
 
-@pytest.mark.parametrize("point", ["wake.watched", "wake.woken"])
+def test_no_other_steps(firn):
+    """The next test kills the agent at each of them."""
+    assert [p for p in firn.points() if p.startswith("wake.")] == WAKE_POINTS
+
+
+@pytest.mark.parametrize("point", WAKE_POINTS)
 def test_agent_killed_when_it_wakes(firn, python, point):
     firn.start(FIRN_KILL_AT=point)
     v = server(python, "epoll")

@@ -194,7 +194,7 @@ static void write_to(const struct firn_wait_ops *o, const uint64_t *args, struct
 static bool decode(const struct firn_wait_call *call, const struct firn_wait_ops *o, struct firn_wait *w)
 {
 	const uint64_t *a = call->args;
-	uint64_t pair[2], t[2];
+	uint64_t pair[2];
 
 	switch (call->nr) {
 #ifdef SYS_epoll_wait
@@ -219,8 +219,9 @@ static bool decode(const struct firn_wait_call *call, const struct firn_wait_ops
 		return poll_at(o, a[0], a[1]) && timespec_at(o, a[2], w) && mask_at(o, a[3], a[4], w);
 #ifdef SYS_select
 	case SYS_select:
-		if (a[4] && (o->peek(o->arg, a[4], t, sizeof(t)) || t[1] >= 1000000 ||
-			     !add_ns(&w->timeout_ns, (int64_t)t[0], (int64_t)t[1] * 1000)))
+		/* A struct timeval. */
+		if (a[4] && (o->peek(o->arg, a[4], pair, sizeof(pair)) || pair[1] >= 1000000 ||
+			     !add_ns(&w->timeout_ns, (int64_t)pair[0], (int64_t)pair[1] * 1000)))
 			return false;
 		return select_at(o, a);
 #endif

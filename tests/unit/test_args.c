@@ -14,7 +14,7 @@
 #include "cli/args.h"
 
 enum {
-	WORDS = 8
+	WORDS = 16
 };
 
 static int parse(struct firn_args *a, const char *const *words)
