@@ -167,3 +167,31 @@ def test_hook_of_a_confined_root(firn, victims, tmp_path):
     firn.thaw(free.pid)
     has = dict(line.split(":\t") for line in log.read_text().splitlines())
     assert int(has["CapEff"], 16) & 1 << 21, has
+
+
+def test_descriptor_that_there_is_not(firn, victims):
+    """The numbers that a thread waits for are read from memory that the target changes as it likes."""
+    v = victims("poller", argv=["/usr/bin/python3", "-c", """
+import ctypes, os, threading, time
+class Poll(ctypes.Structure):
+    _fields_ = [("fd", ctypes.c_int), ("events", ctypes.c_short), ("revents", ctypes.c_short)]
+heap = bytearray(os.urandom(1 << 20) * 8)
+r, w = os.pipe()
+fds = (Poll * 2)((r, 1, 0), (-1, 1, 0))
+libc = ctypes.CDLL(None)
+threading.Thread(target=lambda: libc.poll(fds, 2, -1), daemon=True).start()
+time.sleep(0.5)
+fds[1].fd = 400000000
+print("ready", w, flush=True)
+os.read(0, 1)
+"""])
+    firn.start()
+    other = victims("heap", "--mib", 8)
+    firn.freeze(other.pid)
+    firn.thaw(other.pid)
+    before = status_of(firn.agent.pid)["VmHWM"]
+    firn.ok("freeze", "--wake", v.pid)
+    wait_until(lambda: firn.show(v.pid)["wake"]["watching"], 30, "it is watched")
+    kib = [int(text.split()[0]) for text in (before, status_of(firn.agent.pid)["VmHWM"])]
+    assert kib[1] - kib[0] < 64 << 10, kib
+    firn.thaw(v.pid)

@@ -90,6 +90,52 @@ def test_bad_parameters(agent, parameters):
     alive(agent)
 
 
+VALUES = [None, True, -1, 0, 2 ** 31, 2 ** 63 - 1, 2 ** 63, -2 ** 63, 2 ** 70, 1e300, 0.5, "", "1", "a\0b", "\x1b[2J", "%s%n", [], [[]], {},
+          {"pid": 1}, [None], [{"pid": -1}], [{"pid": 2 ** 40}], [{"cgroup": "/../../.."}], [{"name": "*" * 4000}],
+          [{"tree": 0}], [{"container": "../.."}], [{"pid": 1}] * 20000]
+
+
+@pytest.mark.parametrize("method,keys", [
+    ("Explain", ["targets"]), ("Priority", ["targets", "priority", "dryRun"]), ("Stats", ["format"]),
+    ("Reclaim", ["bytes", "priority", "timeout"]), ("Run", ["need", "priority", "timeout"])])
+def test_bad_parameters_of_what_decides(agent, method, keys):
+    """Each member with each nonsense, and each without: an answer, and in good time.  Nothing is taken: it is all dry."""
+    c = Client(agent)
+    for key in keys:
+        for value in VALUES:
+            reply = c.call(f"org.firn.Agent.{method}", {"dryRun": True, key: value})
+            assert reply is not None, (key, value)
+    for oneway in (False, True):
+        for _ in range(20):         # in a row, and then gone in the middle
+            c.send(f"org.firn.Agent.{method}", {"dryRun": True, "targets": [{"pid": os.getpid()}]}, oneway=oneway, more=True)
+    c.close()
+    alive(agent)
+
+
+def test_nothing_is_left_open(agent, victims):
+    """Two hundred questions, and two hundred that are given up: no descriptor, thread or memory stays behind."""
+    v = victims("heap", "--mib", 8)
+    pid = agent.agent.pid
+
+    def count():
+        return len(os.listdir(f"/proc/{pid}/fd")), len(os.listdir(f"/proc/{pid}/task"))
+    calls = [("Explain", {"targets": [{"pid": v.pid}]}), ("Explain", {}), ("Stats", {}), ("Reclaim", {"bytes": 1}),
+             ("Priority", {"targets": [{"pid": v.pid}], "priority": 40}), ("Run", {"need": 1, "dryRun": True})]
+    c = Client(agent)
+    for method, parameters in calls:
+        assert "error" not in c.call(f"org.firn.Agent.{method}", parameters)
+    c.close()
+    before, kib = count(), harness.anon_kib(pid)
+    for i in range(200):
+        method, parameters = calls[i % len(calls)]
+        c = Client(agent)
+        c.call(f"org.firn.Agent.{method}", parameters)
+        c.send(f"org.firn.Agent.{method}", parameters)
+        c.close()
+    wait_until(lambda: count()[0] <= before[0] and count()[1] <= before[1], 20, f"what there was before, {before}: {count()}")
+    assert harness.anon_kib(pid) < kib + 4096
+
+
 def test_a_long_call(agent):
     """Longer than the first buffer: taken whole."""
     missing = int(harness.read("/proc/sys/kernel/pid_max")) - 1
