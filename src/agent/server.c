@@ -122,6 +122,12 @@ static void say(struct server *s, struct connection *c, struct json_object *mess
 		json_object_put(message);
 		return;
 	}
+	/* Who is never quite done with reading needs no more room than what is unread. */
+	if (c->out_len + len + 1 > c->out_size && c->out_sent) {
+		memmove(c->out, c->out + c->out_sent, c->out_len - c->out_sent);
+		c->out_len -= c->out_sent;
+		c->out_sent = 0;
+	}
 	if (c->out_len + len + 1 > c->out_size) {
 		size_t size = (c->out_len + len + 1) * 2;
 		char *grown = size <= FIRN_REPLY_MAX_BYTES ? realloc(c->out, size) : NULL;
