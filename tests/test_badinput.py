@@ -636,3 +636,33 @@ def test_its_own_userfaultfd(firn, victims):
         firn.thaw(v.pid)
     assert harness.descriptors(v.pid) == fds
     v.cmd("go")
+
+
+def test_userfaultfd_of_another_process(firn, victims):
+    """Its memory is watched by a userfaultfd that only its child still holds: nothing but VmFlags tells."""
+    code = ("import ctypes, os, signal, sys, mmap, struct, fcntl\n"
+            "libc = ctypes.CDLL(None)\n"
+            "fd = libc.syscall(323 if os.uname().machine == 'x86_64' else 282, os.O_CLOEXEC)\n"
+            "fcntl.ioctl(fd, 0xc018aa3f, bytearray(struct.pack('QQQ', 0xaa, 0, 0)))\n"
+            "m = mmap.mmap(-1, 1 << 20, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)\n"
+            "m[:] = bytes([7]) * (1 << 20)\n"
+            "a = ctypes.addressof(ctypes.c_char.from_buffer(m))\n"
+            "fcntl.ioctl(fd, 0xc020aa00, bytearray(struct.pack('QQQQ', a, 1 << 20, 1, 0)))\n"
+            "if not os.fork():\n"
+            "    libc.prctl(1, signal.SIGKILL)\n"
+            "    while True: signal.pause()\n"
+            "os.close(fd)\n"
+            "print('ready', flush=True)\n"
+            "sys.stdin.readline()\n"
+            "assert m[:] == bytes([7]) * (1 << 20)\n"
+            "print('ok', flush=True)\n"
+            "sys.stdin.readline()\n")
+    v = victims("python3", argv=["/usr/bin/python3", "-c", code])
+    assert harness.uffd_mappings(v.pid)
+    before, fds = harness.anon_kib(v.pid), harness.descriptors(v.pid)
+    for verb in ("freeze", "evict"):
+        assert "userfaultfd" in refused(firn.run(verb, v.pid), REFUSED)
+        assert state_of(v.pid) != "T"
+    assert harness.descriptors(v.pid) == fds
+    assert harness.anon_kib(v.pid) >= before
+    v.cmd("go")

@@ -354,7 +354,7 @@ int firn_engine_evict(struct firn_engine *en, pid_t pid, const struct firn_evict
 	if (!err && !o->dry_run && j->kind == FIRN_PACK_COPIED)
 		err = firn_slice_prepare(j);
 	if (!err)
-		err = firn_plan_make(en, pid, o, &j->plan, &ret->err);
+		err = firn_plan_make(en, pid, o, o->dry_run || o->ram || j->kind == FIRN_PACK_DIRECT, &j->plan, &ret->err);
 	if (!err && o->ram)
 		err = choose_ram(j);
 	if (!err && j->kind == FIRN_PACK_DIRECT)

@@ -67,6 +67,7 @@ struct firn_eviction {
 	uint64_t *keep;              /* addresses of pages that stay */
 	uint32_t nkeep, max_keep;
 	bool keep_full;              /* there were more */
+	uint32_t next_keep;          /* the walk's place in them */
 	uint32_t *places;            /* of every page, for the pack's index */
 	struct firn_pack_run *runs;
 	uint32_t nplaces, max_pages, nruns;

@@ -108,7 +108,7 @@ int firn_engine_hold(struct firn_engine *en, pid_t pid, const struct firn_evict_
 		return firn_err_set(&ret->err, FIRN_EXIT_REFUSED, EALREADY, "already",
 				    "process %d is already %s: thaw it first, or leave it so", pid, firn_target_state_name(s));
 	}
-	err = firn_plan_make(en, pid, o, &plan, &ret->err);
+	err = firn_plan_make(en, pid, o, true, &plan, &ret->err);
 	/* With its group it is stopped all the same. */
 	if (err && !strcmp(ret->err.reason, "nothing")) {
 		firn_err_clear(&ret->err);

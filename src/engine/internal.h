@@ -222,9 +222,14 @@ struct firn_plan {
 	uint32_t vmas;
 };
 
-/* May @pid be evicted?  Reads only.  Returns 0, or -errno with *@e. */
-int firn_plan_make(struct firn_engine *en, pid_t pid, const struct firn_evict_options *o, struct firn_plan *ret,
-		   struct firn_err *e);
+/*
+ * May @pid be evicted?  Reads only.  @exactly: ret->pages is what may go now; if not, which is quicker, a bound of that.
+ * Returns 0, or -errno with *@e.
+ */
+int firn_plan_make(struct firn_engine *en, pid_t pid, const struct firn_evict_options *o, bool exactly,
+		   struct firn_plan *ret, struct firn_err *e);
+/* Set *@e for a process that uses userfaultfd itself; returns -errno. */
+int firn_plan_refuse_uffd(pid_t pid, struct firn_err *e);
 
 /* What reaches into the memory of @pid behind its page tables, or shares it: looked for in the plan, and
  * again once it is stopped.  Returns 0, or -errno with *@e. */

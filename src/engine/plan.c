@@ -45,6 +45,11 @@ int firn_engine_may_trace(uid_t uid, gid_t gid, pid_t pid)
 	return 0;
 }
 
+int firn_plan_refuse_uffd(pid_t pid, struct firn_err *e)
+{
+	return refuse(e, pid, "uffd", "uses userfaultfd itself: it cannot be frozen");
+}
+
 struct scan {
 	pid_t pid;
 	const char *found;
@@ -117,11 +122,25 @@ static bool is_ancestor(pid_t pid, pid_t of)
 	return false;
 }
 
-static int look_at_mappings(pid_t pid, struct firn_plan *plan, struct firn_err *e)
+/* By how much the kernel's count of a process's pages may be wrong: each processor keeps some to itself, and before Linux 6.2
+ * each thread. */
+static uint64_t count_error(unsigned int threads)
 {
+	uint64_t n = (uint64_t)sysconf(_SC_NPROCESSORS_CONF);
+
+	return firn_max_u64(n * firn_max_u64(32, 2 * n), 64ull * threads);
+}
+
+/*
+ * @exactly: count the pages that may go, for which the kernel walks all page tables.  If not, a bound is found, and
+ * what only that walk tells is seen by the one that follows when the target is stopped (firn_walk).
+ */
+static int look_at_mappings(pid_t pid, bool exactly, struct firn_plan *plan, struct firn_err *e)
+{
+	uint64_t page = (uint64_t)sysconf(_SC_PAGESIZE);
 	struct firn_vmas v;
 	struct firn_vma m;
-	int r = firn_vmas_open(&v, pid, true), err = 0;
+	int r = firn_vmas_open(&v, pid, exactly), err = 0;
 
 	if (r)
 		return firn_err_set(e, FIRN_EXIT_FAILED, -r, "maps", "process %d: its mappings cannot be read: %s", pid,
@@ -129,13 +148,15 @@ static int look_at_mappings(pid_t pid, struct firn_plan *plan, struct firn_err *
 	while (!err && (r = firn_vmas_next(&v, &m)) > 0) {
 		plan->vmas++;
 		if (m.uffd)
-			err = refuse(e, pid, "uffd", "uses userfaultfd itself: it cannot be frozen");
+			err = firn_plan_refuse_uffd(pid, e);
 		else if (m.aio)
 			err = refuse(e, pid, "aio", "has asynchronous I/O set up (io_setup): the kernel may write to its memory");
 		else if (m.why == FIRN_VMA_OK)
-			plan->pages += m.anon_bytes / (uint64_t)sysconf(_SC_PAGESIZE);
+			plan->pages += (exactly ? m.anon_bytes : m.end - m.start) / page;
 	}
 	firn_vmas_close(&v);
+	if (!exactly)
+		plan->pages = firn_min_u64(plan->pages, plan->proc.rss_anon_bytes / page + count_error(plan->proc.threads));
 	if (!err && r < 0)
 		err = firn_err_set(e, FIRN_EXIT_NOT_FOUND, ESRCH, "gone", "process %d has ended: nothing to do", pid);
 	return err;
@@ -155,7 +176,7 @@ int firn_plan_hazards(pid_t pid, struct firn_err *e)
 	snprintf(path, sizeof(path), "/proc/%d/fd", pid);
 	firn_sys_each_number(path, look_at_fd, &scan);
 	if (scan.uffd)
-		return refuse(e, pid, "uffd", "uses userfaultfd itself: it cannot be frozen");
+		return firn_plan_refuse_uffd(pid, e);
 	if (scan.found)
 		return firn_err_set(e, FIRN_EXIT_REFUSED, EINVAL, "device",
 				    "process %d uses %s, which may reach into its memory: it cannot be frozen", pid, scan.found);
@@ -171,8 +192,8 @@ int firn_plan_hazards(pid_t pid, struct firn_err *e)
 	return 0;
 }
 
-int firn_plan_make(struct firn_engine *en, pid_t pid, const struct firn_evict_options *o, struct firn_plan *ret,
-		   struct firn_err *e)
+int firn_plan_make(struct firn_engine *en, pid_t pid, const struct firn_evict_options *o, bool exactly,
+		   struct firn_plan *ret, struct firn_err *e)
 {
 	struct firn_proc *p = &ret->proc;
 	int err;
@@ -208,7 +229,7 @@ int firn_plan_make(struct firn_engine *en, pid_t pid, const struct firn_evict_op
 	err = firn_plan_hazards(pid, e);
 	if (err)
 		return err;
-	err = look_at_mappings(pid, ret, e);
+	err = look_at_mappings(pid, exactly, ret, e);
 	if (err)
 		return err;
 	if (!ret->pages)

@@ -163,13 +163,6 @@ static int keep_thread(struct firn_eviction *j, pid_t tid)
 	return err;
 }
 
-static int compare_u64(const void *a, const void *b)
-{
-	uint64_t x = *(const uint64_t *)a, y = *(const uint64_t *)b;
-
-	return x < y ? -1 : x > y;
-}
-
 static void sift_down(uint64_t *k, uint32_t i, uint32_t n)
 {
 	while (2 * i + 1 < n) {
@@ -203,9 +196,12 @@ static void sort_keep(struct firn_eviction *j)
 	}
 }
 
-static bool is_kept(const struct firn_eviction *j, uint64_t address)
+/* Asked for ascending addresses. */
+static bool is_kept(struct firn_eviction *j, uint64_t address)
 {
-	return bsearch(&address, j->keep, j->nkeep, sizeof(*j->keep), compare_u64) != NULL;
+	while (j->next_keep < j->nkeep && j->keep[j->next_keep] < address)
+		j->next_keep++;
+	return j->next_keep < j->nkeep && j->keep[j->next_keep] == address;
 }
 
 /* Evict the page at @address of mapping @m too.  What the tables cannot take stays in memory. */
@@ -296,6 +292,10 @@ int firn_walk(struct firn_eviction *j)
 	while (!err && (r = firn_vmas_next(&v, &m)) > 0) {
 		struct firn_range span = { m.start, m.end };
 
+		if (m.uffd)
+			err = firn_plan_refuse_uffd(j->t->pid, j->e);
+		if (err)
+			break;
 		/* What the target itself may not read it cannot write to the store either. */
 		if (j->kind == FIRN_PACK_DIRECT && !m.readable)
 			continue;
