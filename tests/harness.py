@@ -4,6 +4,8 @@
 Only processes that a test started are ever signalled, by pidfd.  Everything has a deadline.
 """
 import ctypes
+import errno
+import fcntl
 import hashlib
 import json
 import os
@@ -11,6 +13,7 @@ import re
 import select
 import shutil
 import signal
+import struct
 import subprocess
 import sys
 import tempfile
@@ -28,6 +31,8 @@ NOBODY = 65534
 DONE, FAILED, USAGE, NO_TARGET, REFUSED, NOT_PERMITTED, NO_AGENT, STORE, KERNEL, LOST, SEVERAL = range(11)
 
 PAGE = os.sysconf("SC_PAGESIZE")
+# So many times as long a machine may take that is so much slower.
+PATIENCE = int(os.environ.get("FIRN_TEST_PATIENCE") or 1)
 
 
 class Timeout(AssertionError):
@@ -40,7 +45,7 @@ def become_subreaper():
 
 
 def wait_until(condition, seconds, what):
-    deadline = time.monotonic() + seconds
+    deadline = time.monotonic() + seconds * PATIENCE
     pause = 0.001
     while True:
         value = condition()
@@ -315,6 +320,11 @@ class Firn:
         result = self.ok("show", pid, "--json").json
         return result["targets"][0] if "targets" in result else result.get("target", result)
 
+    def poisons(self):
+        """Who touches a page that cannot be read back gets SIGBUS; without UFFDIO_POISON (before Linux 6.6) it waits."""
+        findings = {f["name"]: f for f in self.run("check", "--json").json_all()["findings"]}
+        return findings["poison"]["verdict"] == "ok"
+
     def records(self):
         """Of packs that are kept for the next eviction of their process."""
         try:
@@ -451,10 +461,10 @@ class Cgroup:
 
     def __init__(self, hierarchy, path):
         """@hierarchy: its directory there, "memory" or "unified"; @path below its root."""
+        at = self.base(hierarchy)
         self.path = "/" + path
-        self.dir = os.path.join(self.ROOT, hierarchy, path)
+        self.dir = os.path.join(at, path)
         self.made = []
-        at = os.path.join(self.ROOT, hierarchy)
         for part in path.split("/"):
             at = os.path.join(at, part)
             if not os.path.isdir(at):
@@ -463,7 +473,14 @@ class Cgroup:
 
     @staticmethod
     def available(hierarchy):
-        return os.path.exists(os.path.join(Cgroup.ROOT, hierarchy, "cgroup.procs"))
+        return os.path.exists(os.path.join(Cgroup.base(hierarchy), "cgroup.procs"))
+
+    @staticmethod
+    def base(hierarchy):
+        """Where version 2 is all there is, as with systemd by default, it is each of them."""
+        if os.path.exists(os.path.join(Cgroup.ROOT, "cgroup.controllers")):
+            return Cgroup.ROOT
+        return os.path.join(Cgroup.ROOT, hierarchy)
 
     def add(self, *pids):
         for pid in pids:
@@ -655,6 +672,18 @@ def pagemap(pid, address, pages):
         f.seek(address // PAGE * 8)
         data = f.read(pages * 8)
     return [int.from_bytes(data[i:i + 8], "little") for i in range(0, len(data), 8)]
+
+
+def pagemap_scans():
+    """Does this kernel have PAGEMAP_SCAN (Linux 6.7)?  Without it, what was in huge pages is not known after an eviction."""
+    with open("/proc/self/pagemap", "rb", buffering=0) as f:
+        try:
+            # size, flags, start, end, walk_end, vec, vec_len, max_pages, inverted, mask, any of, return: nothing at all.
+            fcntl.ioctl(f, 0xc0606610, bytearray(struct.pack("12Q", 96, 0, PAGE, PAGE, 0, 0, 0, 0, 0, 0, 0, 1)))
+        except OSError as e:
+            assert e.errno == errno.ENOTTY, e
+            return False
+    return True
 
 
 def say(text):

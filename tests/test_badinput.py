@@ -466,6 +466,20 @@ def flip(path, offset, count=1):
         os.fsync(f.fileno())
 
 
+def waits_for_what_is_lost(firn, v):
+    """The way of a kernel that cannot poison: whoever touches a lost page waits, and is never given other bytes."""
+    v.send("verify-bus")
+    wait_until(lambda: firn.show(v.pid)["pages"]["lost"] > 0, 60, "a lost page is touched")
+    assert v.silent(0.5), "it went on with what is not its own"
+    result = firn.run("thaw", v.pid)
+    assert result.code == LOST and "cannot poison" in result.one_line_error(), result
+    assert v.silent(0.5), "the thaw let it go on with what is not its own"
+    assert len(firn.packs()) == 1, "the pack is kept"
+    # It can be killed.
+    v.stop()
+    wait_until(lambda: firn.list() == [] and firn.packs() == [], 10, "target and pack go")
+
+
 @pytest.mark.parametrize("cipher", ["aes-256-ocb", "aes-256-gcm", "off"])
 def test_damaged_blocks_touched(firn, victims, cipher):
     """Flipped bits: affected pages give SIGBUS, all others are right, none is zero by mistake."""
@@ -477,6 +491,9 @@ def test_damaged_blocks_touched(firn, victims, cipher):
     rng = random.Random(5)
     for _ in range(12):
         flip(path, rng.randrange(8192, size * 3 // 4))
+    if not firn.poisons():
+        waits_for_what_is_lost(firn, v)
+        return
     words = v.cmd("verify-bus").split()
     pages, bus = int(words[0]), int(words[2])
     assert 0 < bus < pages // 4, f"{bus} of {pages} pages give SIGBUS"
@@ -500,6 +517,9 @@ def test_damaged_blocks_thawed(firn, victims):
     assert result.code == LOST, result
     result.one_line_error()
     wait_until(lambda: state_of(v.pid) == "S", 5, "it runs")
+    if not firn.poisons():
+        waits_for_what_is_lost(firn, v)
+        return
     words = v.cmd("verify-bus").split()
     assert 0 < int(words[2]) < int(words[0]) // 4
 
@@ -524,6 +544,9 @@ def test_damage_found_by_the_next_agent(firn, victims, what):
     flip(path, {"header": 8, "footer": size - 4096 + 8, "index": size - 8192}[what], 8)
     result = firn.run("thaw", "--all")
     assert result.code in (DONE, LOST, STORE), result
+    if result.code == LOST and not firn.poisons():
+        waits_for_what_is_lost(firn, v)
+        return
     words = v.cmd("verify-bus", timeout=30).split()
     assert result.code != DONE or int(words[2]) == 0
 
@@ -533,6 +556,9 @@ def test_pack_truncated(firn, victims):
     firn.evict(v.pid)
     path = firn.packs()[0]
     os.truncate(path, os.path.getsize(path) // 2 // 4096 * 4096)
+    if not firn.poisons():
+        waits_for_what_is_lost(firn, v)
+        return
     # What is lost may be its own stack or its library's data: then SIGBUS ends it.  Wrong pages do not.
     v.send("verify-bus")
     try:
@@ -552,6 +578,9 @@ def test_pack_deleted(firn, victims):
     os.unlink(firn.packs()[0])
     result = firn.run("thaw", v.pid)
     assert result.code in (DONE, LOST), result
+    if result.code == LOST and not firn.poisons():
+        waits_for_what_is_lost(firn, v)
+        return
     words = v.cmd("verify-bus").split()
     assert result.code != DONE or int(words[2]) == 0
 
