@@ -16,6 +16,7 @@ help:
 	@echo 'make demo         freeze and thaw a real redis-server (root)'
 	@echo 'make demo-pressure  three servers give their memory to a job that matters more (root)'
 	@echo 'make check        every check and test (root for the live ones); ends with one line of counts'
+	@echo 'make check-kernels  live tests in a virtual machine: Debian'"'"'s kernel and systemd (root; ARGS=--full for all)'
 	@echo 'make unit         the unit tests alone'
 	@echo 'make bench        freeze and thaw beside swap, zswap and zram (root; ARGS=--quick for a first look)'
 	@echo 'make bench-malloc the allocator beside others (root; ARGS=--quick for a first look)'
@@ -64,6 +65,10 @@ unit: all
 check:
 	@BUILD=$(BUILD) tools/check-all
 
+check-kernels: all
+	@. tools/packages.sh && firn_packages $$FIRN_GUEST_PACKAGES
+	@BUILD=$(BUILD) tools/check-kernels $(ARGS)
+
 includes:
 	@tools/check-includes
 
@@ -83,4 +88,4 @@ install: $(BUILD)/build.ninja
 clean:
 	rm -rf build build-clang build-asan build-tsan build-mallocchecks $(BUILD)
 
-.PHONY: all help clang asan tsan mallocchecks malloctsan demo demo-pressure unit check includes bench bench-malloc install clean
+.PHONY: all help clang asan tsan mallocchecks malloctsan demo demo-pressure unit check check-kernels includes bench bench-malloc install clean

@@ -1,6 +1,6 @@
 # shellcheck shell=sh disable=SC2034
 # SPDX-License-Identifier: MIT
-# Sourced by ./demo, ./check, `make bench` and `make bench-malloc` (plain sh): make sure that Debian's packages are there.
+# Sourced by ./demo, ./check, `make check-kernels`, `make bench` and `make bench-malloc` (plain sh): make sure that Debian's packages are there.
 #
 # firn_packages NAME...   installs, by name, those that are missing, and says which.  Needs root for that;
 # returns 0 when all are there in the end.
@@ -73,6 +73,8 @@ FIRN_DEMO_PACKAGES="$FIRN_BUILD_PACKAGES redis-server redis-tools python3 procps
 FIRN_CHECK_PACKAGES="$FIRN_DEMO_PACKAGES clang libcmocka-dev python3-pytest python3-cryptography python3-lz4
 	python3-xxhash python3-prometheus-client tmux scdoc gcc-aarch64-linux-gnu libc6-dev-arm64-cross g++ gdb git systemd
 	libpython3.11-testsuite perl sqlite3 strace valgrind"
+# The virtual machine of `make check-kernels`: emulator, its disks, and the shell that finds them.
+FIRN_GUEST_PACKAGES="$FIRN_BUILD_PACKAGES qemu-system-x86 mmdebstrap e2fsprogs busybox-static cpio kmod scdoc"
 # What the benchmarks page out, and their plots.
 FIRN_BENCH_PACKAGES="$FIRN_BUILD_PACKAGES gnuplot-nox redis-server python3 nodejs git mount util-linux"
 # The peers and the programs of the allocator's benchmarks.
