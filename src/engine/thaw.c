@@ -37,9 +37,12 @@ struct stream {
 
 static int damaged(struct stream *s, uint32_t block, int err)
 {
-	return firn_err_set(s->e, FIRN_EXIT_LOST, -err, "lost",
-			    "process %d: block %u of its pack cannot be read back (%s): its pages are poisoned, the rest is whole",
-			    s->t->pid, block, strerror(-err));
+	bool poisons = s->en->uffd_features & FIRN_UFFD_FEATURE_POISON;
+
+	return firn_err_set(s->e, FIRN_EXIT_LOST, -err, "lost", "process %d: block %u of its pack cannot be read back (%s)%s",
+			    s->t->pid, block, strerror(-err),
+			    poisons ? ": its pages are poisoned, the rest is whole" :
+				      ", and this kernel cannot poison its pages: whoever touches them waits, the pack is kept");
 }
 
 /*
