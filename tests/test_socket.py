@@ -112,6 +112,18 @@ def test_bad_parameters_of_what_decides(agent, method, keys):
     alive(agent)
 
 
+@pytest.mark.parametrize("value", [{}, [], "no", 0, None])
+def test_a_dry_run_that_is_written_wrongly(agent, victims, value):
+    """It is one all the same: nothing changes."""
+    v = victims("heap", "--mib", 8)
+    c = Client(agent)
+    for method in ("Freeze", "Evict"):
+        c.call(f"org.firn.Agent.{method}", {"targets": [{"pid": v.pid}], "dryRun": value})
+        assert c.call("org.firn.Agent.List")["parameters"]["targets"] == []
+    c.close()
+    v.cmd("verify")
+
+
 def test_nothing_is_left_open(agent, victims):
     """Two hundred questions, and two hundred that are given up: no descriptor, thread or memory stays behind."""
     v = victims("heap", "--mib", 8)

@@ -221,3 +221,11 @@ int firn_json_selector(struct json_object *o, struct firn_select *ret, struct fi
 	}
 	return -EINVAL;
 }
+
+bool firn_json_dry_run(struct json_object *parameters)
+{
+	struct json_object *v;
+
+	return parameters && json_object_object_get_ex(parameters, "dryRun", &v) &&
+	       (!json_object_is_type(v, json_type_boolean) || json_object_get_boolean(v));
+}

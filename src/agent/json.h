@@ -20,6 +20,10 @@ struct json_object *firn_json_report_why(const struct firn_report *r, const char
  * else @o is not of the interface. */
 int firn_json_selector(struct json_object *o, struct firn_select *ret, struct firn_err *e);
 
+/* Do @parameters (may be NULL) ask for a dry run?  Whatever is not the boolean false does: who meant to change nothing
+ * and wrote it wrongly is not to be surprised. */
+bool firn_json_dry_run(struct json_object *parameters);
+
 /* Parameters of error Failed. */
 struct json_object *firn_json_trouble(const struct firn_err *e);
 

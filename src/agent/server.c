@@ -235,7 +235,7 @@ static void change(struct server *s, struct connection *c, enum firn_method meth
 		goto no_memory;
 	job->connection = c->serial;
 	job->method = method;
-	job->dry_run = get_flag(parameters, "dryRun");
+	job->dry_run = firn_json_dry_run(parameters);
 	job->force = get_flag(parameters, "force");
 	if (!firn_job_kind(job, parameters)) {
 		reply_text_error(s, c, FIRN_ERROR_INVALID_PARAMETER, "parameter", "kind");

@@ -182,13 +182,6 @@ static void put(struct json_object *o, const char *key, uint64_t v)
 	json_object_object_add(o, key, json_object_new_int64((int64_t)v));
 }
 
-static bool dry_run(struct running *r)
-{
-	struct json_object *dry;
-
-	return r->t.parameters && json_object_object_get_ex(r->t.parameters, "dryRun", &dry) && json_object_get_boolean(dry);
-}
-
 static void reclaim(struct running *r)
 {
 	struct json_object *p, *summary;
@@ -218,7 +211,7 @@ static void reclaim(struct running *r)
 	ask.bytes = (uint64_t)bytes;
 	ask.priority = priority >= 0 ? (uint32_t)priority : FIRN_TASK_PRIORITY;
 	ask.timeout_ns = (uint64_t)timeout * 1000000u;
-	ask.dry_run = dry_run(r);
+	ask.dry_run = firn_json_dry_run(r->t.parameters);
 	if (run && priority >= 0) {
 		int err = firn_control_priority(r->t.control, r->t.peer.pid, (uint32_t)priority, true, ask.dry_run,
 						r->t.peer.uid, r->t.peer.gid, &e);
@@ -273,7 +266,7 @@ static void set_priority(struct running *r, pid_t *pids)
 	for (int i = 0; i < n; i++) {
 		struct firn_report report = { .pid = pids[i] };
 
-		firn_control_priority(r->t.control, pids[i], (uint32_t)priority, tree[i], dry_run(r), r->t.peer.uid, r->t.peer.gid,
+		firn_control_priority(r->t.control, pids[i], (uint32_t)priority, tree[i], firn_json_dry_run(r->t.parameters), r->t.peer.uid, r->t.peer.gid,
 				      &report.err);
 		p = json_object_new_object();
 		put(p, "pid", (uint64_t)pids[i]);
