@@ -58,6 +58,8 @@ struct firn_reclaim {
 	bool dry_run;
 	/* After each target; with dry_run, for each that would be taken.  @text: why it. */
 	void (*note)(void *arg, const struct firn_report *r, const char *text);
+	/* Before each target; then how far it is. */
+	void (*at)(void *arg, pid_t pid);
 	void (*progress)(void *arg, const char *phase, uint64_t done, uint64_t total);
 	void *arg;
 };

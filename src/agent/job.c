@@ -66,29 +66,34 @@ struct firn_outgoing *firn_jobs_take(struct firn_jobs *jobs)
 	return o;
 }
 
-static void progress(void *arg, const char *phase, uint64_t done, uint64_t total)
+void firn_jobs_progress(struct firn_jobs *jobs, uint64_t connection, pid_t pid, const char *phase, uint64_t done,
+			uint64_t total, uint64_t *told_ns)
 {
-	struct firn_job *job = arg;
 	struct json_object *message, *parameters, *p;
-	uint64_t now;
+	uint64_t now = firn_sys.clock_ns();
 
-	if (!job->more)
+	if (now - *told_ns < TELL_EVERY_NS)
 		return;
-	now = firn_sys.clock_ns();
-	if (now - job->told_ns < TELL_EVERY_NS)
-		return;
-	job->told_ns = now;
+	*told_ns = now;
 	message = json_object_new_object();
 	parameters = json_object_new_object();
 	p = json_object_new_object();
-	json_object_object_add(p, "pid", json_object_new_int(job->current));
+	json_object_object_add(p, "pid", json_object_new_int(pid));
 	json_object_object_add(p, "phase", json_object_new_string(phase));
 	json_object_object_add(p, "done", json_object_new_int64((int64_t)done));
 	json_object_object_add(p, "total", json_object_new_int64((int64_t)total));
 	json_object_object_add(parameters, "progress", p);
 	json_object_object_add(message, "parameters", parameters);
 	json_object_object_add(message, "continues", json_object_new_boolean(true));
-	firn_jobs_send(job->jobs, job->connection, message, false);
+	firn_jobs_send(jobs, connection, message, false);
+}
+
+static void progress(void *arg, const char *phase, uint64_t done, uint64_t total)
+{
+	struct firn_job *job = arg;
+
+	if (job->more)
+		firn_jobs_progress(job->jobs, job->connection, job->current, phase, done, total, &job->told_ns);
 }
 
 void firn_job_note(struct firn_job *job, const struct firn_report *r)

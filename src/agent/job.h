@@ -72,6 +72,10 @@ int firn_job_start(struct firn_job *job);
 /* Tell @connection (a serial number) something; @message is taken over.  @final: the call of that connection is over,
  * and with it something that was counted in jobs->running.  Any thread. */
 void firn_jobs_send(struct firn_jobs *jobs, uint64_t connection, struct json_object *message, bool final);
+/* Tell @connection how far its call is: which target it is at, and what of its phase is done; not more often than ten
+ * times a second, by *@told_ns, the caller's, which begins with 0.  The call's thread. */
+void firn_jobs_progress(struct firn_jobs *jobs, uint64_t connection, pid_t pid, const char *phase, uint64_t done,
+			uint64_t total, uint64_t *told_ns);
 /* Take what the jobs have to say; NULL: nothing.  The caller frees. */
 struct firn_outgoing *firn_jobs_take(struct firn_jobs *jobs);
 

@@ -181,8 +181,7 @@ struct json_object *firn_json_report_why(const struct firn_report *r, const char
 	return as_text(o);
 }
 
-/* An integer of @o that is a pid; 0 where it is none. */
-static pid_t get_pid(struct json_object *o, const char *key)
+pid_t firn_json_pid(struct json_object *o, const char *key)
 {
 	struct json_object *v;
 	int64_t n;
@@ -207,7 +206,7 @@ int firn_json_selector(struct json_object *o, struct firn_select *ret, struct fi
 		by = i;
 	}
 	if (by == FIRN_BY_PID || by == FIRN_BY_TREE) {
-		pid_t pid = get_pid(o, firn_select_word((enum firn_select_by)by));
+		pid_t pid = firn_json_pid(o, firn_select_word((enum firn_select_by)by));
 
 		return pid ? firn_select_make(ret, (enum firn_select_by)by, pid, NULL, e) : -EINVAL;
 	}

@@ -20,6 +20,9 @@ struct json_object *firn_json_report_why(const struct firn_report *r, const char
  * else @o is not of the interface. */
 int firn_json_selector(struct json_object *o, struct firn_select *ret, struct firn_err *e);
 
+/* A member of @o that is a pid; 0 where it is none. */
+pid_t firn_json_pid(struct json_object *o, const char *key);
+
 /* Do @parameters (may be NULL) ask for a dry run?  Whatever is not the boolean false does: who meant to change nothing
  * and wrote it wrongly is not to be surprised. */
 bool firn_json_dry_run(struct json_object *parameters);

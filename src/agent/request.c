@@ -118,6 +118,7 @@ static bool do_round(struct firn_control *c, const struct firn_reclaim *ask, con
 
 		if (c->stopping || (deadline && firn_sys.clock_ns() > deadline))
 			break;
+		ask->at(ask->arg, chosen[i].pid);
 		firn_control_act(c, &chosen[i], FIRN_METRICS_RECLAIM, ask, &r);
 		if (r.err.code) {
 			ret->failed++;

@@ -179,18 +179,6 @@ static void reply_failed(struct server *s, struct connection *c, int code, const
 	reply_error(s, c, FIRN_ERROR_FAILED, firn_json_trouble(&e));
 }
 
-/* An integer of @o that is a pid; 0 where it is none. */
-static pid_t get_pid(struct json_object *o, const char *key)
-{
-	struct json_object *v;
-	int64_t n;
-
-	if (!json_object_object_get_ex(o, key, &v) || !json_object_is_type(v, json_type_int))
-		return 0;
-	n = json_object_get_int64(v);
-	return n > 0 && n <= INT32_MAX ? (pid_t)n : 0;
-}
-
 static bool get_flag(struct json_object *o, const char *key)
 {
 	struct json_object *v;
@@ -330,7 +318,7 @@ static void list(struct server *s, struct connection *c)
 
 static void show(struct server *s, struct connection *c, struct json_object *parameters)
 {
-	pid_t pid = parameters ? get_pid(parameters, "pid") : 0;
+	pid_t pid = parameters ? firn_json_pid(parameters, "pid") : 0;
 	struct json_object *targets, *p;
 	struct firn_report r;
 	char message[128];

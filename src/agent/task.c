@@ -11,7 +11,6 @@
 #include "proto/interface.h"
 #include "sys/sys.h"
 
-#define TELL_EVERY_NS 100000000u
 #define MAX_TIMEOUT_MS (365ll * 86400 * 1000)
 
 struct running {
@@ -148,26 +147,19 @@ static void explain(struct running *r, pid_t *pids)
 		answer(r, NULL, all);
 }
 
+static void at(void *arg, pid_t pid)
+{
+	struct running *r = arg;
+
+	r->current = pid;
+}
+
 static void progress(void *arg, const char *phase, uint64_t done, uint64_t total)
 {
 	struct running *r = arg;
-	struct json_object *message, *parameters, *p;
-	uint64_t now = firn_sys.clock_ns();
 
-	if (!r->t.more || now - r->told_ns < TELL_EVERY_NS)
-		return;
-	r->told_ns = now;
-	message = json_object_new_object();
-	parameters = json_object_new_object();
-	p = json_object_new_object();
-	json_object_object_add(p, "pid", json_object_new_int(r->current));
-	json_object_object_add(p, "phase", json_object_new_string(phase));
-	json_object_object_add(p, "done", json_object_new_int64((int64_t)done));
-	json_object_object_add(p, "total", json_object_new_int64((int64_t)total));
-	json_object_object_add(parameters, "progress", p);
-	json_object_object_add(message, "parameters", parameters);
-	json_object_object_add(message, "continues", json_object_new_boolean(true));
-	firn_jobs_send(r->t.jobs, r->t.connection, message, false);
+	if (r->t.more)
+		firn_jobs_progress(r->t.jobs, r->t.connection, r->current, phase, done, total, &r->told_ns);
 }
 
 static void note(void *arg, const struct firn_report *report, const char *text)
@@ -196,6 +188,7 @@ static void reclaim(struct running *r)
 		.client = r->t.peer.pid,
 		.for_pid = run ? r->t.peer.pid : 0,
 		.note = note,
+		.at = at,
 		.progress = progress,
 		.arg = r,
 	};

@@ -1,13 +1,17 @@
 /* SPDX-License-Identifier: MIT */
 #include "engine/engine.h"
 
+#include <dirent.h>
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
 #include "base/fd.h"
+#include "base/paths.h"
 #include "engine/internal.h"
+#include "procmem/proc.h"
+#include "sys/sys.h"
 
 int firn_engine_open(struct firn_engine **ret, const struct firn_engine_config *config, struct firn_err *e)
 {
@@ -58,4 +62,28 @@ void firn_engine_close(struct firn_engine *en)
 	pthread_mutex_destroy(&en->builder_lock);
 	pthread_cond_destroy(&en->changed);
 	free(en);
+}
+
+void firn_sweep_ended(struct firn_engine *en, const char *suffix)
+{
+	DIR *dir = opendir(en->config.private_dir);
+	struct dirent *d;
+
+	if (!dir)
+		return;
+	while ((d = readdir(dir))) {
+		unsigned long long start = 0;
+		char path[1024], *end;
+		uint64_t now;
+		long pid = strtol(d->d_name, &end, 10);
+
+		if (end == d->d_name || *end != '-')
+			continue;
+		start = strtoull(end + 1, &end, 10);
+		if (strcmp(end, suffix) || (!firn_proc_start_time((pid_t)pid, &now) && now == start) ||
+		    firn_path_join(path, sizeof(path), en->config.private_dir, d->d_name))
+			continue;
+		firn_sys.unlink(path);
+	}
+	closedir(dir);
 }

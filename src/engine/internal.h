@@ -272,6 +272,8 @@ bool firn_engine_workset_held(const struct firn_image *image, uint32_t block);
 void firn_engine_workset_keep(struct firn_engine *en, struct firn_target *t);
 /* Forget the sets of processes that have ended.  One system call or a few for each set. */
 void firn_engine_workset_sweep(struct firn_engine *en);
+/* Delete the files PID-STARTTIME@suffix of the private directory whose process has ended.  Any thread. */
+void firn_sweep_ended(struct firn_engine *en, const char *suffix);
 
 /* --- huge.c --- */
 

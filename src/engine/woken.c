@@ -5,7 +5,6 @@
 #include "engine/watch.h"
 
 #include <arpa/inet.h>
-#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <netinet/in.h>
@@ -252,24 +251,5 @@ int firn_wake_record_save(struct firn_engine *en, pid_t pid, uint64_t start_time
 
 void firn_wake_sweep(struct firn_engine *en)
 {
-	DIR *dir = opendir(en->config.private_dir);
-	struct dirent *d;
-
-	if (!dir)
-		return;
-	while ((d = readdir(dir))) {
-		unsigned long long start = 0;
-		char path[1024], *end;
-		uint64_t now;
-		long pid = strtol(d->d_name, &end, 10);
-
-		if (end == d->d_name || *end != '-')
-			continue;
-		start = strtoull(end + 1, &end, 10);
-		if (strcmp(end, SUFFIX) || (!firn_proc_start_time((pid_t)pid, &now) && now == start) ||
-		    firn_path_join(path, sizeof(path), en->config.private_dir, d->d_name))
-			continue;
-		firn_sys.unlink(path);
-	}
-	closedir(dir);
+	firn_sweep_ended(en, SUFFIX);
 }
