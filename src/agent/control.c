@@ -413,6 +413,27 @@ static void say_done(const struct firn_choice *what, const struct firn_report *r
 			 what->text);
 }
 
+/* What would be done, told when it is another thing than the last time.  @c->would is control's own. */
+static void say_would(struct firn_control *c, const struct firn_choice *chosen, unsigned int n)
+{
+	uint64_t sum = n;
+
+	for (unsigned int i = 0; i < n; i++)
+		sum = (sum * 31 + (uint64_t)chosen[i].pid) * 31 + chosen[i].action;
+	if (sum == c->would)
+		return;
+	c->would = sum;
+	for (unsigned int i = 0; i < n; i++) {
+		struct json_object *o = event_new("would");
+
+		put_text(o, "action", firn_action_name(chosen[i].action));
+		put_size(o, "pid", (uint64_t)chosen[i].pid);
+		put_text(o, "text", chosen[i].text);
+		tell(c, o);
+		firn_log("would %s %d: %s", firn_action_name(chosen[i].action), chosen[i].pid, chosen[i].text);
+	}
+}
+
 /* One round: look, decide, do.  @triggered: a PSI trigger fired.  Returns whether there was anything to do. */
 static bool round_of(struct firn_control *c, struct firn_choice *chosen, bool triggered)
 {
@@ -433,19 +454,11 @@ static bool round_of(struct firn_control *c, struct firn_choice *chosen, bool tr
 	}
 	firn_book_save(&c->view.book);
 	pthread_mutex_unlock(&c->lock);
-	for (unsigned int i = 0; i < n && !c->stopping; i++) {
+	if (dry)
+		say_would(c, chosen, n);
+	for (unsigned int i = 0; i < n && !dry && !c->stopping; i++) {
 		struct firn_report r = { 0 };
 
-		if (dry) {
-			struct json_object *o = event_new("would");
-
-			put_text(o, "action", firn_action_name(chosen[i].action));
-			put_size(o, "pid", (uint64_t)chosen[i].pid);
-			put_text(o, "text", chosen[i].text);
-			tell(c, o);
-			firn_log("would %s %d: %s", firn_action_name(chosen[i].action), chosen[i].pid, chosen[i].text);
-			continue;
-		}
 		if (i && now() - decided > STALE_NS)
 			break;
 		firn_control_act(c, &chosen[i], FIRN_METRICS_POLICY, NULL, &r);
@@ -463,7 +476,7 @@ static bool presses(struct firn_control *c)
 
 	pthread_mutex_lock(&c->lock);
 	yes = !firn_memory_read(*c->memory_cgroup ? c->memory_cgroup : NULL, &m) &&
-	      (m.available < c->summary.low_bytes || c->reclaiming || c->summary.out);
+	      (m.available < c->summary.low_bytes || c->reclaiming);
 	pthread_mutex_unlock(&c->lock);
 	return yes;
 }

@@ -38,6 +38,7 @@ struct firn_control {
 		pid_t pid;
 	} reserved;
 	enum firn_pressure told;        /* of which the log knows */
+	uint64_t would;                 /* which choice it knows, where nothing is done; its thread's own */
 	struct firn_textfile textfile;  /* the control thread's */
 };
 
