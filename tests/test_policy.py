@@ -448,13 +448,18 @@ def test_dry_runs(firn, config, room, victims):
 
 
 def test_store_limit(firn, config, holders):
-    """What packs may take of the store is taken: the next one is refused, and nothing happens to it."""
+    """What packs may take of the store is taken: the next one is refused, and nothing happens to it.  What is kept of a
+    process that runs gives way."""
     config(QUICK + "[store]\nlimit = 4MiB\n")
     first, second = holders(16, 1), holders(16, 2)
     firn.evict(first.pid)
     result = firn.run("freeze", second.pid, "--json")
     assert result.code == STORE and result.target["error"]["reason"] == "store-limit", result
     firn.ok("freeze", "--place=ram", second.pid)
+    firn.thaw_all()
+    assert firn.ok("list", "--json").json["keptBytes"] > 8 * MIB
+    firn.freeze(second.pid)
+    assert firn.ok("list", "--json").json.get("keptBytes", 0) == 0
     firn.thaw_all()
     for n, victim in ((1, first), (2, second)):
         assert victim.cmd("sum") == expected(16, n)

@@ -102,8 +102,9 @@ int firn_control_explain(struct firn_control *c, const pid_t *pids, unsigned int
  * "" where there is none. */
 void firn_control_own_group(struct firn_control *c, pid_t pid, char *ret_path, size_t size);
 
-/* How much more packs in the store may take, by the limits of the configuration; FIRN_NO_LIMIT where it cannot be told. */
-uint64_t firn_control_store_room(struct firn_control *c);
+/* May packs in the store take @bytes more, by the limits of the configuration?  With @make, packs that are kept of processes
+ * which run give way to it. */
+bool firn_control_store_has(struct firn_control *c, uint64_t bytes, bool make);
 
 /* What holds now, for metrics. */
 void firn_control_now(struct firn_control *c, struct firn_metrics_now *ret);

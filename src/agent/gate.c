@@ -38,9 +38,9 @@ int firn_gate_before(struct firn_control *c, pid_t pid, const struct firn_gate *
 	struct firn_hook hook = { 0 };
 	int err = 0;
 
-	if (gate->to_store && !firn_control_store_room(c))
+	if (gate->to_store && !firn_control_store_has(c, 1, !gate->dry_run))
 		return firn_err_set(e, FIRN_EXIT_STORE, ENOSPC, "store-limit",
-				    "packs take all that they may of the store: thaw something, or raise limit or keep-free in "
+				    "packs take all that they may of the store: thaw something, or raise limit or lower keep-free in "
 				    "[store] of firn.conf");
 	pthread_mutex_lock(&c->lock);
 	if (gate->to_store && !gate->force && !firn_ledger_left(&c->ledger))

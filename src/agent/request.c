@@ -451,21 +451,32 @@ static void count(void *arg, const struct firn_report *r)
 		x->now->store_bytes += r->pack_bytes;
 }
 
-uint64_t firn_control_store_room(struct firn_control *c)
+/* How much more they may take; @kept: what would give way counts too. */
+static uint64_t store_room(struct firn_control *c, bool kept)
 {
 	struct firn_metrics_now now = { 0 };
 	struct counting x = { &now, (uint64_t)sysconf(_SC_PAGESIZE) };
 	struct statvfs st;
-	uint64_t room;
+	uint64_t room, bytes = 0;
 
 	if (statvfs(c->setup.store_dir, &st))
 		return FIRN_NO_LIMIT;   /* that there is no store, the engine says better */
 	firn_engine_each(c->setup.engine, count, &x);
+	if (kept)
+		firn_engine_kept(c->setup.engine, &bytes);
 	pthread_mutex_lock(&c->lock);
 	room = firn_config_store_room(c->config, (uint64_t)st.f_blocks * st.f_frsize, (uint64_t)st.f_bavail * st.f_frsize,
-				      now.store_bytes);
+				      now.store_bytes + bytes);
 	pthread_mutex_unlock(&c->lock);
 	return room;
+}
+
+bool firn_control_store_has(struct firn_control *c, uint64_t bytes, bool make)
+{
+	while (store_room(c, true) < bytes)
+		if (!make || !firn_engine_give_way(c->setup.engine))
+			return false;
+	return true;
 }
 
 void firn_control_now(struct firn_control *c, struct firn_metrics_now *ret)

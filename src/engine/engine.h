@@ -214,6 +214,8 @@ unsigned int firn_engine_reap(struct firn_engine *en);
 void firn_engine_move_packs(struct firn_engine *en);
 /* How many packs are kept of processes that run, and the bytes of their files. */
 unsigned int firn_engine_kept(struct firn_engine *en, uint64_t *ret_bytes);
+/* Delete the oldest of them that nobody needs.  False: there is none.  Any thread. */
+bool firn_engine_give_way(struct firn_engine *en);
 /* Bytes that packs take in memory. */
 uint64_t firn_engine_ram_bytes(struct firn_engine *en);
 

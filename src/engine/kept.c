@@ -157,6 +157,11 @@ static void renew(struct firn_engine *en, pid_t pid, uint64_t start_time)
 	pthread_mutex_unlock(&en->lock);
 }
 
+bool firn_engine_give_way(struct firn_engine *en)
+{
+	return firn_kept_give_way(en);
+}
+
 unsigned int firn_engine_kept(struct firn_engine *en, uint64_t *ret_bytes)
 {
 	unsigned int n = 0;
