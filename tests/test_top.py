@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-from harness import FIRN, USAGE, wait_until
+from harness import FIRN, USAGE, read, wait_until
 
 
 class Screen:
@@ -99,3 +99,24 @@ def test_top_on_an_unknown_terminal(firn, screen):
     s.run("respawn-pane", "-k", f"TERM=nonsense {FIRN} top 2>&1; echo ended $?; cat")
     s.shows(f"ended {USAGE}")
     assert s.text().startswith("firn: the terminal's TERM is not known: "), s.text()
+
+
+def starting_agent(firn):
+    """A firnd of the test's that its client, firn, has just begun."""
+    for name in os.listdir("/proc"):
+        try:
+            if name.isdigit() and read(f"/proc/{name}/comm") == "firnd\n" and \
+                    f"FIRN_RUNTIME_DIR={firn.runtime}" in read(f"/proc/{name}/environ").split("\0"):
+                return int(name)
+        except OSError:
+            pass
+    return None
+
+
+def test_interrupted_while_the_agent_starts(firn, screen):
+    """Ctrl-C is for the command; the agent that it has just begun starts all the same."""
+    s = screen(80, 6)
+    wait_until(lambda: starting_agent(firn), 20, "firnd is begun")
+    s.keys("C-c")
+    s.shows("ended 0")
+    wait_until(lambda: firn.agent, 20, "the agent is there")
