@@ -481,7 +481,9 @@ def test_accounts_add_up(firn, victims):
 
 
 def test_few_reads_back(firn, victims):
-    """One read for 8 MiB stored, and not a byte twice but for faults; with a working set, two more."""
+    """One read for 8 MiB stored, and not a byte twice but for faults; with a working set, two more.  Of a whole pack: one
+    that is made upon an earlier one is read from two files."""
+    firn.env["FIRN_KEEP"] = "0"
     v = victims("heap", "--mib", 160)
     for known in (False, True):
         size = firn.freeze(v.pid)["pack"]["bytes"]
