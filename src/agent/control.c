@@ -292,7 +292,6 @@ unsigned int firn_control_choose(struct firn_control *c, struct firn_policy_summ
 		chosen[n].pid = v->viewed[i].pid;
 		chosen[n].start_time = v->viewed[i].start_time;
 		chosen[n].action = d->action;
-		chosen[n].gain = d->gain_bytes;
 		chosen[n].rule = v->viewed[i].verdict.v;
 		/* These lie in a configuration that may be gone by then. */
 		chosen[n].rule.before_freeze = chosen[n].rule.after_thaw = NULL;

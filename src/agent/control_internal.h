@@ -47,7 +47,6 @@ struct firn_choice {
 	pid_t pid;
 	uint64_t start_time;
 	enum firn_action action;
-	uint64_t gain;
 	struct firn_rule_values rule;
 	char text[FIRN_POLICY_TEXT];
 };

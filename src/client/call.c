@@ -224,6 +224,23 @@ static char *call_text(const char *method, struct json_object *parameters, bool 
 	return text;
 }
 
+/* The call itself; what it asks for is to be received.  @parameters stays the caller's. */
+static int send_call(struct firn_client *c, const char *method, struct json_object *parameters, bool more, double start_ms,
+		     struct firn_progress *progress, struct firn_error *e)
+{
+	char *text;
+	int r;
+
+	if (c->broken)
+		return fail_gone(c, e);
+	text = call_text(method, parameters, more);
+	if (!text)
+		return firn_client_fail_memory(e);
+	r = send_text(c, text, start_ms, progress, e);
+	free(text);
+	return r;
+}
+
 static void take_progress(struct json_object *parameters, struct firn_progress *progress,
 			  char *phase, size_t size)
 {
@@ -247,21 +264,15 @@ int firn_client_call(struct firn_client *c, const char *method, struct json_obje
 	struct firn_progress progress = { 0 };
 	double start_ms = firn_client_now_ms();
 	struct json_object *reply = NULL, *p, *v;
-	char phase[32], *text, *message;
+	char phase[32], *message;
 	const char *error;
 	size_t len;
 	bool goes_on;
 	int r;
 
 	*ret = NULL;
-	text = c->broken ? NULL : call_text(method, parameters, c->progress != NULL);
+	r = send_call(c, method, parameters, c->progress != NULL, start_ms, &progress, e);
 	json_object_put(parameters);
-	if (c->broken)
-		return fail_gone(c, e);
-	if (!text)
-		return firn_client_fail_memory(e);
-	r = send_text(c, text, start_ms, &progress, e);
-	free(text);
 	while (r == FIRN_OK) {
 		r = receive(c, start_ms, &progress, &message, &len, e);
 		if (r != FIRN_OK)
@@ -299,17 +310,11 @@ int firn_client_follow(struct firn_client *c, const char *method,
 {
 	struct firn_progress progress = { 0 };
 	double start_ms = firn_client_now_ms();
-	char *text = c->broken ? NULL : call_text(method, NULL, true), *message;
 	bool goes_on = true;
+	char *message;
 	size_t len;
-	int r;
+	int r = send_call(c, method, NULL, true, start_ms, &progress, e);
 
-	if (c->broken)
-		return fail_gone(c, e);
-	if (!text)
-		return firn_client_fail_memory(e);
-	r = send_text(c, text, start_ms, &progress, e);
-	free(text);
 	while (r == FIRN_OK && goes_on) {
 		struct json_object *reply, *p;
 
